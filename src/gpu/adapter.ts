@@ -1,0 +1,95 @@
+import { MGFError } from '../errors.ts';
+
+/** A software Vulkan driver, by name: Mesa's lavapipe, Google's SwiftShader, or some other one. */
+export type SoftwareAdapter = 'lavapipe' | 'swiftshader' | 'other';
+
+/**
+ * Which adapter a caller insists on: a real GPU, any software adapter, or one software adapter by name.
+ * Without a preference the order is GPU, installed software Vulkan, embedded SwiftShader.
+ */
+export type AdapterPreference = 'gpu' | 'software' | 'lavapipe' | 'swiftshader';
+
+/** What the engine needs to know about an adapter to choose kernels and to say where it runs. */
+export interface AdapterProfile {
+  /** Human-readable: vendor, architecture and description as the driver gives them. */
+  name: string;
+  kind: 'gpu' | 'cpu';
+  /** Kernel family: `cpu` = one subgroup per workgroup and broadcasts, `gpu` = shared-memory tiles (right everywhere). */
+  family: 'cpu' | 'gpu';
+  /** One sentence saying why that family. */
+  familyReason: string;
+  /** Lanes of a subgroup; 0 where the device has no subgroups or their size varies. */
+  subgroupSize: number;
+  /** Features of the device (not of the adapter): what kernels may really use. */
+  features: ReadonlySet<string>;
+  limits: GPUSupportedLimits;
+  /** Who implements WebGPU: 'Dawn (webgpu 0.6.2)', 'browser', 'Deno', ... */
+  runtime: string;
+  software?: SoftwareAdapter;
+}
+
+/** One way to a GPUAdapter: an implementation of WebGPU and the options to ask it with. */
+export interface AdapterSource {
+  adapter: GPUAdapter;
+  runtime: string;
+}
+
+/** Returns an adapter that satisfies the preference, or null; appends to `tried` one clause for each way that failed. */
+export type AdapterProvider = (prefer: AdapterPreference | undefined, tried: string[]) => Promise<AdapterSource | null>;
+
+/** `adapter.info` with the fields that @webgpu/types or an implementation may lack. */
+export type AdapterInfo = Partial<GPUAdapterInfo> & { isFallbackAdapter?: boolean };
+
+/** Names the software driver behind an adapter, or undefined for hardware. */
+export function softwareOf(info: AdapterInfo): SoftwareAdapter | undefined {
+  const text = `${info.vendor ?? ''} ${info.architecture ?? ''} ${info.device ?? ''} ${info.description ?? ''}`.toLowerCase();
+  if (/llvmpipe|lavapipe/.test(text)) return 'lavapipe';
+  if (/swiftshader/.test(text)) return 'swiftshader';
+  return info.isFallbackAdapter === true ? 'other' : undefined;
+}
+
+export function satisfies(info: AdapterInfo, prefer: AdapterPreference | undefined): boolean {
+  const software = softwareOf(info);
+  switch (prefer) {
+    case undefined: return true;
+    case 'gpu': return software === undefined;
+    case 'software': return software !== undefined;
+    case 'lavapipe':
+    case 'swiftshader': return software === prefer;
+    default: throw new MGFError('usage', `unknown adapter "${String(prefer)}": use gpu, software, lavapipe or swiftshader`);
+  }
+}
+
+/** Name of an adapter for people: the parts that the implementation fills in, less those that a later one repeats. */
+export function adapterName(info: AdapterInfo): string {
+  const all = [info.vendor, info.architecture, info.description || info.device].filter((part) => part !== undefined && part !== '') as string[];
+  const parts = all.filter((part, i) => !all.slice(i + 1).some((later) => later.toLowerCase().includes(part.toLowerCase())));
+  return parts.join(' / ') || 'unnamed adapter';
+}
+
+/** Profile of an opened device. */
+export function profileOf(info: AdapterInfo, device: GPUDevice, runtime: string): AdapterProfile {
+  const software = softwareOf(info);
+  const features: ReadonlySet<string> = new Set(device.features as Iterable<string>);
+  const min = info.subgroupMinSize ?? 0;
+  const max = info.subgroupMaxSize ?? 0;
+  const subgroupSize = features.has('subgroups') && min > 0 && min === max ? min : 0;
+  const kind = software === undefined ? 'gpu' : 'cpu';
+  const family = kind === 'cpu' && subgroupSize > 0 ? 'cpu' : 'gpu';
+  const profile: AdapterProfile = {
+    name: adapterName(info), kind, family, familyReason: reasonFor(kind, subgroupSize, features.has('subgroups')),
+    subgroupSize, features, limits: device.limits, runtime,
+  };
+  if (software !== undefined) profile.software = software;
+  return profile;
+}
+
+function reasonFor(kind: 'gpu' | 'cpu', subgroupSize: number, subgroups: boolean): string {
+  if (kind === 'gpu') return 'a GPU shares tiles through workgroup memory';
+  if (subgroupSize > 0) {
+    return `a software adapter with subgroups of ${subgroupSize}: one subgroup per workgroup keeps a tile in vector registers and needs no barrier`;
+  }
+  return subgroups
+    ? 'a software adapter whose subgroup size varies, so the shared-memory kernels are used'
+    : 'a software adapter without subgroups, so the shared-memory kernels are used';
+}

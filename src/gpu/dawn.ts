@@ -1,0 +1,71 @@
+// Node, Deno and Bun only: adapters through npm `webgpu`, which is Dawn.
+import { createRequire } from 'node:module';
+import { ask, addAdapterProvider } from './device.ts';
+import { embeddedDriver, withEmbedded } from './embedded.ts';
+import type { AdapterPreference, AdapterSource } from './adapter.ts';
+
+/**
+ * Toggles of Dawn. Timestamps are otherwise rounded to 65.5 us.
+ * NVIDIA: `enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis` would add shader-f16 and subgroup matrices there;
+ * not set, because webgpu 0.6 with it aborts the process on some of those GPUs.
+ */
+const toggles = ['disable-dawn-features=timestamp_quantization'];
+
+/**
+ * Every GPU object that create() ever returned: Dawn crashes once it is collected while a device of it lives.
+ * On globalThis, so that two copies of this module (two bundles in one process) share it.
+ */
+interface Kept {
+  objects: GPU[];
+  /** Asked first, with whatever Vulkan the machine has. */
+  system?: GPU;
+  /** Created after the loader was pointed at the embedded driver. */
+  embedded?: GPU;
+}
+const key = Symbol.for('mgf-webgpu.dawn');
+const kept: Kept = ((globalThis as Record<symbol, unknown>)[key] ??= { objects: [] }) as Kept;
+
+/** Lets `openGpu` reach adapters through npm `webgpu`. */
+export function useDawn(): void {
+  addAdapterProvider(provide);
+}
+
+async function provide(prefer: AdapterPreference | undefined, tried: string[]): Promise<AdapterSource | null> {
+  let dawn: typeof import('webgpu');
+  try {
+    dawn = await import('webgpu');
+  } catch (error) {
+    tried.push(`package webgpu (Dawn) did not load: ${(error as Error).message.split('\n')[0]}`);
+    return null;
+  }
+  const runtime = `Dawn (webgpu ${packageVersion()})`;
+  const create = (): GPU => {
+    const gpu = dawn.create(toggles);
+    kept.objects.push(gpu);
+    return gpu;
+  };
+  if (prefer !== 'swiftshader') {
+    kept.system ??= create();
+    const adapter = await ask(kept.system, 'installed Vulkan', prefer, tried);
+    if (adapter) return { adapter, runtime };
+    if (prefer === 'gpu' || prefer === 'lavapipe') return null;
+  }
+  const adapter = kept.embedded ? await ask(kept.embedded, 'embedded SwiftShader', prefer, tried) : await firstEmbedded(create, prefer, tried);
+  if (!adapter) return null;
+  return { adapter, runtime: `${runtime}, embedded SwiftShader` };
+}
+
+/** A GPU object that found nothing stays empty for ever, so the embedded driver gets a new one, created while the loader sees that driver. */
+async function firstEmbedded(create: () => GPU, prefer: AdapterPreference | undefined, tried: string[]): Promise<GPUAdapter | null> {
+  const driver = await embeddedDriver(tried);
+  if (!driver) return null;
+  return withEmbedded(driver, () => ask(kept.embedded = create(), 'embedded SwiftShader', prefer, tried));
+}
+
+function packageVersion(): string {
+  try {
+    return (createRequire(import.meta.url)('webgpu/package.json') as { version: string }).version;
+  } catch {
+    return 'of unknown version';
+  }
+}

@@ -1,0 +1,17 @@
+import { openGpu } from '../src/gpu/device.ts';
+import { useDawn } from '../src/gpu/dawn.ts';
+import type { AdapterPreference, Gpu } from '../src/gpu/device.ts';
+
+let opened: Promise<Gpu> | undefined;
+
+/** The adapter that the test run was asked to use (`--adapter lavapipe`), undefined for the usual choice. */
+export function testAdapter(): AdapterPreference | undefined {
+  const at = process.argv.indexOf('--adapter');
+  return at < 0 ? undefined : process.argv[at + 1] as AdapterPreference;
+}
+
+/** The one device of this test process; it needs no closing, the process exits by itself. */
+export function openTestGpu(): Promise<Gpu> {
+  useDawn();
+  return opened ??= openGpu({ ...(testAdapter() && { prefer: testAdapter()! }) });
+}
