@@ -1,0 +1,63 @@
+import { MGFError } from '../errors.ts';
+import type { Gpu } from './device.ts';
+import { expandTemplate, reflect, type Constants, type KernelInterface } from './template.ts';
+
+export interface Compiled {
+  readonly name: string;
+  readonly wgsl: string;
+  readonly interface: KernelInterface;
+  readonly layout: GPUBindGroupLayout;
+  readonly pipeline: GPUComputePipeline;
+}
+
+const caches = new WeakMap<GPUDevice, Map<string, Promise<Compiled>>>();
+
+/**
+ * Compiles a kernel variant, once per device and text: the expanded WGSL is the cache key, so nothing that is baked into it can be forgotten.
+ * Every template may use SG (subgroup width, 0 if it varies) and CPU (1 for the CPU-adapter family).
+ * Throws MGFError('kernel') with the compiler's messages and the lines they mean.
+ */
+export function compileKernel(gpu: Gpu, kernel: { name: string; source: string }, constants: Constants = {}): Promise<Compiled> {
+  let cache = caches.get(gpu.device);
+  if (!cache) caches.set(gpu.device, (cache = new Map()));
+  const wgsl = expandTemplate(kernel.name, kernel.source, { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...constants });
+  let compiled = cache.get(wgsl);
+  if (!compiled) {
+    compiled = build(gpu, kernel.name, wgsl);
+    cache.set(wgsl, compiled);
+  }
+  return compiled;
+}
+
+/** Variants compiled on this device so far. */
+export const pipelineCount = (gpu: Gpu): number => caches.get(gpu.device)?.size ?? 0;
+
+async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
+  const { device } = gpu;
+  const kernelInterface = reflect(name, wgsl);
+  const layout = device.createBindGroupLayout({
+    label: name,
+    entries: kernelInterface.bindings.map(({ binding, type }) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } })),
+  });
+  device.pushErrorScope('validation');
+  const module = device.createShaderModule({ label: name, code: wgsl });
+  const invalid = device.popErrorScope();
+  const { messages } = await module.getCompilationInfo();
+  await invalid;
+  const errors = messages.filter((m) => m.type === 'error');
+  if (errors.length) {
+    const lines = wgsl.split('\n');
+    const report = errors.map((m) => `  ${name}:${m.lineNum}:${m.linePos} ${m.message}\n    ${lines[m.lineNum - 1]?.trim() ?? ''}`);
+    throw new MGFError('kernel', `kernel ${name} does not compile (line numbers are of the expanded text):\n${report.join('\n')}`);
+  }
+  try {
+    const pipeline = await device.createComputePipelineAsync({
+      label: name,
+      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: 'main' },
+    });
+    return { name, wgsl, interface: kernelInterface, layout, pipeline };
+  } catch (error) {
+    throw new MGFError('kernel', `kernel ${name} was refused by the device: ${(error as Error).message}`, { cause: error });
+  }
+}

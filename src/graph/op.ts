@@ -1,0 +1,85 @@
+import type { AdapterProfile } from '../gpu/device.ts';
+import type { DType, Shape, Spec, Value } from './graph.ts';
+
+/** A kernel by name and template text; its bindings and uniform fields are read from the text (src/gpu/template.ts). */
+export interface Kernel { readonly name: string; readonly source: string }
+
+export const kernel = (name: string, source: string): Kernel => ({ name, source });
+
+/** A per-step number: its name in `program.step(inputs, scalars)`. It travels in the uniform buffer, never in the kernel text. */
+export interface Scalar { readonly scalar: string }
+
+export const scalar = (name: string): Scalar => ({ scalar: name });
+
+/** Part of a value's storage, in bytes; the offset must be a multiple of 256. For tensors over the adapter's binding limit. */
+export interface View { readonly value: Value; readonly offset: number; readonly size: number }
+
+/** One launch of one kernel. */
+export interface Dispatch {
+  readonly kernel: Kernel;
+  /** Template constants: they choose the variant, one compilation each. Shapes do not belong here. */
+  readonly constants?: Readonly<Record<string, number>>;
+  /** By the variable name in the WGSL. Whether it is read or written is what the WGSL says. */
+  readonly bind: Readonly<Record<string, Value | View>>;
+  /** Fields of the kernel's uniform struct, all of them. */
+  readonly params?: Readonly<Record<string, number | Scalar>>;
+  /** Workgroups in x, y, z; each at most 65535. */
+  readonly grid: readonly [number, number, number];
+}
+
+export interface Cost { readonly flops: number; readonly bytes: number }
+
+/** Attributes of an op: plain data. */
+export type Attrs = Readonly<Record<string, unknown>>;
+
+/** What `forward` sees. Optional inputs that were not given are null. */
+export interface ForwardContext<A> {
+  readonly attrs: A;
+  readonly inputs: readonly (Value | null)[];
+  readonly outputs: readonly Value[];
+  /** The kernel family and limits to build for. */
+  readonly adapter: AdapterProfile;
+  /** Input i; throws when it was not given. */
+  input(i: number): Value;
+  /** Scratch that lives for this node's dispatches only. */
+  temp(shape: Shape, dtype?: DType): Value;
+}
+
+/** What `backward` sees: the upstream gradients, what `saves` asked to keep, and the gradients it must write. */
+export interface BackwardContext<A> {
+  readonly attrs: A;
+  readonly adapter: AdapterProfile;
+  /** Gradient of output i, or null when nothing downstream used it. */
+  upstream(i: number): Value | null;
+  /** Saved input i (named in `saves.inputs`), or null when it was not given. */
+  input(i: number): Value | null;
+  /** Saved output i (named in `saves.outputs`). */
+  output(i: number): Value;
+  /** Where the gradient of input i goes, or null when nobody needs it. Every element must be written. */
+  grad(i: number): Value | null;
+  temp(shape: Shape, dtype?: DType): Value;
+}
+
+/** An op: shape rule, forward, backward and cost in one record. The only way an op exists, built-in or a user's. */
+export interface Op<A = Attrs> {
+  readonly name: string;
+  /** Output shapes. Throws MGFError('shape') that names the op, the shapes and the rule. Absent optional inputs are null. */
+  shape(inputs: readonly (Spec | null)[], attrs: A): Spec[];
+  forward(context: ForwardContext<A>): Dispatch[];
+  /** null is a statement: this op has no gradient (grad() through it throws unless the input needs none). */
+  readonly backward: ((context: BackwardContext<A>) => Dispatch[]) | null;
+  /** Which forward inputs and outputs backward reads; everything else may be freed. */
+  readonly saves: { readonly inputs: readonly number[]; readonly outputs: readonly number[] };
+  /** Inputs that can have a gradient; default: every f32 input. */
+  readonly differentiable?: readonly number[];
+  /** Inputs whose gradient is the upstream gradient of output 0 as it is (a residual, an addend): no copy is made. */
+  readonly passThrough?: readonly number[];
+  /** Inputs that forward overwrites in place (optimiser state). Such a node is never pruned. */
+  readonly mutates?: readonly number[];
+  /** The output is the input's storage under another shape: no dispatch. */
+  readonly alias?: boolean;
+  cost(inputs: readonly (Spec | null)[], outputs: readonly Spec[], attrs: A): Cost;
+}
+
+/** Declares an op. */
+export const defineOp = <A>(op: Op<A>): Op<A> => op;

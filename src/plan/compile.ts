@@ -1,0 +1,228 @@
+import { MGFError } from '../errors.ts';
+import type { Gpu } from '../gpu/device.ts';
+import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
+import { elements, formatShape, type Graph, type Node, type Shape, type DType, type Value } from '../graph/graph.ts';
+import type { Dispatch, Scalar, View } from '../graph/op.ts';
+import { placeBlocks } from './memory.ts';
+import { Program, type PlannedDispatch, type ScalarField } from './program.ts';
+
+/** Storage on the device. */
+export interface Region { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number }
+
+export interface CompileOptions {
+  /** Small results that every step brings back to the host, by the name they get (losses, norms). */
+  readonly outputs?: Readonly<Record<string, Value>>;
+  /** Results that stay on the device for `program.read(name)`. */
+  readonly keep?: Readonly<Record<string, Value>>;
+  /** Storage owned by somebody else: parameters, moments, and the gradients that go straight into a flat buffer. */
+  readonly place?: ReadonlyMap<Value, Region>;
+  readonly label?: string;
+}
+
+/** Bytes that a value occupies: whole vec4s, so that kernels may read the last one. */
+export const byteSize = (shape: Shape): number => Math.max(16, Math.ceil(elements(shape) / 4) * 16);
+
+const isView = (x: Value | View): x is View => 'value' in x;
+
+/**
+ * Turns a graph into a Program: prunes what no output needs, asks every op for its dispatches, plans memory by lifetime, compiles all kernels
+ * in parallel and freezes bind groups. Errors: MGFError 'limit' (a tensor over the adapter's limits), 'kernel', 'out-of-memory', 'shape'.
+ */
+export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = {}): Promise<Program> {
+  const { outputs = {}, keep = {}, place = new Map<Value, Region>(), label = 'program' } = options;
+  const results = [...Object.values(outputs), ...Object.values(keep)];
+  const nodes = neededNodes(graph, [...results, ...place.keys()]);
+  const { dispatches, owners, temps } = collectDispatches(gpu, nodes);
+  const roots = storageRoots(nodes);
+  const root = (v: Value): Value => roots.get(v) ?? v;
+
+  const lifetimes = new Map<Value, { first: number; last: number }>();
+  dispatches.forEach((d, i) => {
+    for (const bound of Object.values(d.bind)) {
+      const v = root(isView(bound) ? bound.value : bound), life = lifetimes.get(v);
+      if (life) life.last = i; else lifetimes.set(v, { first: i, last: i });
+    }
+  });
+  const placed = new Map([...place].map(([v, region]) => [root(v), region]));
+  const persistent = new Set(results.map(root));
+  const transient = [...lifetimes.keys()].filter((v) => v.kind === 'result' && !placed.has(v) && !persistent.has(v));
+  const resident = [...new Set([...[...lifetimes.keys()].filter((v) => v.kind !== 'result' && !placed.has(v)), ...persistent])].filter((v) => !placed.has(v));
+
+  for (const v of [...transient, ...resident]) checkLimits(gpu, v);
+  const plan = placeBlocks(transient.map((v) => ({ bytes: byteSize(v.shape), ...lifetimes.get(v)! })));
+
+  const { device } = gpu;
+  device.pushErrorScope('out-of-memory');
+  const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const slots = plan.slotBytes.map((size, i) => device.createBuffer({ label: `${label} slot ${i}`, size, usage: storage }));
+  const regions = new Map<Value, Region>(placed);
+  transient.forEach((v, i) => regions.set(v, { buffer: slots[plan.slotOf[i]!]!, offset: 0, size: byteSize(v.shape) }));
+  const owned = [...slots], computed = [...slots];
+  for (const v of resident) {
+    const buffer = device.createBuffer({ label: v.name, size: byteSize(v.shape), usage: storage });
+    if (v.data) device.queue.writeBuffer(buffer, 0, v.data);
+    regions.set(v, { buffer, offset: 0, size: byteSize(v.shape) });
+    owned.push(buffer);
+    if (v.kind === 'result') computed.push(buffer);
+  }
+  const bytes = owned.reduce((sum, b) => sum + b.size, 0);
+  const outOfMemory = device.popErrorScope();
+
+  const started = performance.now();
+  const compiled = await Promise.all(dispatches.map((d, i) => compileKernel(gpu, d.kernel, d.constants).catch((error: unknown) => {
+    throw error instanceof MGFError ? new MGFError(error.code, `${owners[i]!.scope || owners[i]!.op.name}: ${error.message}`) : error;
+  })));
+  const compileMs = performance.now() - started;
+  if (await outOfMemory) {
+    owned.forEach((b) => b.destroy());
+    throw new MGFError('out-of-memory', `${label}: the device has no room for ${(bytes / 2 ** 20).toFixed(0)} MiB of activations; use a smaller batch, shorter crops or a smaller preset`);
+  }
+
+  const uniforms = packUniforms(gpu, dispatches, compiled, owners);
+  const uniformBuffer = device.createBuffer({ label: `${label} uniforms`, size: uniforms.data.byteLength, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+  owned.push(uniformBuffer);
+  device.queue.writeBuffer(uniformBuffer, 0, uniforms.data);
+
+  const planned = dispatches.map((d, i): PlannedDispatch => {
+    const node = owners[i]!, c = compiled[i]!, where = nodeLabel(node);
+    const writable = new Map<GPUBuffer, boolean>();
+    const entries = c.interface.bindings.map(({ name, binding, type }): GPUBindGroupEntry => {
+      if (type === 'uniform') return { binding, resource: { buffer: uniformBuffer, offset: uniforms.offsets[i]!, size: uniforms.sizes[i]! } };
+      const bound = d.bind[name];
+      if (!bound) throw new MGFError('kernel', `${where}: kernel ${c.name} has a binding "${name}" that the op does not bind (it binds ${Object.keys(d.bind).join(', ')})`);
+      const base = regions.get(root(isView(bound) ? bound.value : bound))!;
+      const resource = isView(bound) ? { buffer: base.buffer, offset: base.offset + bound.offset, size: bound.size } : base;
+      if (resource.size > gpu.profile.limits.maxStorageBufferBindingSize) throw tooLarge(gpu, where, resource.size, 'maxStorageBufferBindingSize');
+      const write = type === 'storage';
+      if ((writable.get(base.buffer) ?? write) !== write) {
+        throw new MGFError('kernel', `${where}: kernel ${c.name} reads and writes the buffer of "${name}" in one dispatch, which WebGPU forbids`);
+      }
+      writable.set(base.buffer, write);
+      return { binding, resource };
+    });
+    const extra = Object.keys(d.bind).find((name) => !c.interface.bindings.some((b) => b.name === name));
+    if (extra) throw new MGFError('kernel', `${where}: the op binds "${extra}", which kernel ${c.name} does not declare (it has ${c.interface.bindings.map((b) => b.name).join(', ')})`);
+    if (d.grid.some((n) => n > 65535 || n < 1)) throw new MGFError('limit', `${where}: kernel ${c.name} would need a grid of ${d.grid.join(' x ')} workgroups; each must be 1 to 65535`);
+    return {
+      node, label: where, kernel: c.name, constants: d.constants ?? {}, pipeline: c.pipeline, grid: d.grid,
+      group: device.createBindGroup({ label: where, layout: c.layout, entries }),
+      bound: Object.entries(d.bind).map(([name, b]) => { const v = isView(b) ? b.value : b; return { name, value: v, slot: slots.indexOf(regions.get(root(v))!.buffer) }; }),
+    };
+  });
+
+  return new Program(gpu, {
+    label, dispatches: planned, owned, computed, uniformBuffer, uniformData: uniforms.data, scalars: uniforms.scalars, compileMs, bytes,
+    inputs: new Map(resident.filter((v) => v.kind === 'input').map((v) => [v.name, { value: v, region: regions.get(v)! }])),
+    outputs: new Map(Object.entries(outputs).map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }])),
+    kept: new Map([...Object.entries(keep), ...Object.entries(outputs)].map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }])),
+    lifetimes: transient.map((v, i) => ({ value: v, slot: plan.slotOf[i]!, ...lifetimes.get(v)! })),
+    slotBytes: plan.slotBytes, temps: temps.size,
+  });
+}
+
+const nodeLabel = (node: Node): string => `${node.scope ? `${node.scope}/` : ''}${node.op.name}${node.phase === 'backward' ? '.backward' : ''}`;
+
+/** Nodes that some wanted value depends on, and those that change state, in creation order. */
+function neededNodes(graph: Graph, wanted: readonly Value[]): Node[] {
+  const needed = new Set<Node>();
+  for (const v of wanted) if (v.node) needed.add(v.node);
+  for (let i = graph.nodes.length - 1; i >= 0; i--) {
+    const node = graph.nodes[i]!;
+    if (node.phase === 'forward' && node.op.mutates?.length) needed.add(node);
+    if (needed.has(node)) for (const v of node.inputs) if (v?.node) needed.add(v.node);
+  }
+  return graph.nodes.filter((n) => needed.has(n));
+}
+
+/** Values that are another value's storage under a new shape. */
+function storageRoots(nodes: readonly Node[]): Map<Value, Value> {
+  const roots = new Map<Value, Value>();
+  for (const { op, inputs, outputs } of nodes) {
+    if (op.alias) roots.set(outputs[0]!, roots.get(inputs[0]!) ?? inputs[0]!);
+  }
+  return roots;
+}
+
+function collectDispatches(gpu: Gpu, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[]; temps: Set<Value> } {
+  const dispatches: Dispatch[] = [], owners: Node[] = [], temps = new Set<Value>();
+  for (const node of nodes) {
+    if (node.op.alias) continue;
+    const temp = (shape: Shape, dtype: DType = 'f32'): Value => {
+      const v: Value = { id: -1 - temps.size, name: `${nodeLabel(node)} scratch`, shape, dtype, kind: 'result', graph: node.inputs.find(Boolean)!.graph, node, requiresGrad: false };
+      temps.add(v);
+      return v;
+    };
+    for (const d of dispatchesOf(gpu, node, temp)) { dispatches.push(d); owners.push(node); }
+  }
+  return { dispatches, owners, temps };
+}
+
+function dispatchesOf(gpu: Gpu, node: Node, temp: (shape: Shape, dtype?: DType) => Value): Dispatch[] {
+  const { op, attrs, inputs, outputs } = node, adapter = gpu.profile;
+  if (node.phase === 'forward') {
+    const input = (i: number): Value => {
+      const v = inputs[i];
+      if (!v) throw new MGFError('shape', `${op.name}: input ${i} was not given`);
+      return v;
+    };
+    return op.forward({ attrs, adapter, inputs, outputs: outputs as Value[], input, temp });
+  }
+  const { saves } = op, upstreams = node.of!.outputs.length;
+  const saved = (list: readonly number[], i: number, base: number, what: string): Value | null => {
+    const at = list.indexOf(i);
+    if (at < 0) throw new MGFError('kernel', `${op.name}.backward reads ${what} ${i}, which its "saves" does not name`);
+    return inputs[base + at] ?? null;
+  };
+  return op.backward!({
+    attrs, adapter, temp,
+    upstream: (i) => inputs[i] ?? null,
+    input: (i) => saved(saves.inputs, i, upstreams, 'input'),
+    output: (i) => saved(saves.outputs, i, upstreams + saves.inputs.length, 'output')!,
+    grad: (i) => outputs[i] ?? null,
+  });
+}
+
+interface Uniforms { data: ArrayBuffer; offsets: number[]; sizes: number[]; scalars: Map<string, ScalarField[]> }
+
+/** One 256-byte aligned slot a dispatch in one buffer; fields that are per-step scalars are remembered by name. */
+function packUniforms(gpu: Gpu, dispatches: readonly Dispatch[], compiled: readonly Compiled[], owners: readonly Node[]): Uniforms {
+  const align = gpu.profile.limits.minUniformBufferOffsetAlignment;
+  const offsets: number[] = [], sizes: number[] = [];
+  let end = 0;
+  for (const c of compiled) {
+    offsets.push(end);
+    sizes.push(Math.max(16, Math.ceil(c.interface.fields.length / 4) * 16));
+    end += Math.ceil(sizes.at(-1)! / align) * align;
+  }
+  const data = new ArrayBuffer(Math.max(align, end)), view = new DataView(data), scalars = new Map<string, ScalarField[]>();
+  dispatches.forEach((d, i) => {
+    const params = d.params ?? {}, { fields } = compiled[i]!.interface, where = `${nodeLabel(owners[i]!)}: kernel ${compiled[i]!.name}`;
+    const unknown = Object.keys(params).find((name) => !fields.some((f) => f.name === name));
+    if (unknown) throw new MGFError('kernel', `${where} has no uniform field "${unknown}" (it has ${fields.map((f) => f.name).join(', ')})`);
+    fields.forEach(({ name, type }, j) => {
+      const value: number | Scalar | undefined = params[name], at = offsets[i]! + 4 * j;
+      if (value === undefined) throw new MGFError('kernel', `${where} needs a uniform field "${name}"`);
+      if (typeof value === 'number') writeField(view, at, type, value);
+      else scalars.set(value.scalar, [...(scalars.get(value.scalar) ?? []), { offset: at, type }]);
+    });
+  });
+  return { data, offsets, sizes, scalars };
+}
+
+export function writeField(view: DataView, offset: number, type: ScalarField['type'], value: number): void {
+  if (type === 'f32') view.setFloat32(offset, value, true);
+  else if (type === 'i32') view.setInt32(offset, value, true);
+  else view.setUint32(offset, value, true);
+}
+
+function checkLimits(gpu: Gpu, v: Value): void {
+  const bytes = byteSize(v.shape), { limits } = gpu.profile;
+  const where = `${v.node ? nodeLabel(v.node) : v.name} ${formatShape(v.shape)}`;
+  if (bytes > limits.maxBufferSize) throw tooLarge(gpu, where, bytes, 'maxBufferSize');
+  if (bytes > limits.maxStorageBufferBindingSize) throw tooLarge(gpu, where, bytes, 'maxStorageBufferBindingSize');
+}
+
+function tooLarge(gpu: Gpu, where: string, bytes: number, limit: 'maxBufferSize' | 'maxStorageBufferBindingSize'): MGFError {
+  const mib = (n: number): string => `${(n / 2 ** 20).toFixed(0)} MiB`;
+  return new MGFError('limit', `${where} needs ${mib(bytes)}, and ${gpu.profile.name} allows ${mib(gpu.profile.limits[limit])} (${limit}); use a smaller batch, shorter crops or a smaller preset`);
+}

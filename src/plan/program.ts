@@ -1,0 +1,222 @@
+import { MGFError } from '../errors.ts';
+import type { Gpu } from '../gpu/device.ts';
+import { elements, formatShape, type Node, type Value } from '../graph/graph.ts';
+import { writeField, type Region } from './compile.ts';
+
+export interface ScalarField { readonly offset: number; readonly type: 'u32' | 'i32' | 'f32' }
+
+export interface PlannedDispatch {
+  readonly node: Node;
+  readonly label: string;
+  readonly kernel: string;
+  readonly constants: Readonly<Record<string, number>>;
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly grid: readonly [number, number, number];
+  /** What it binds, and the slot of the memory plan (-1: storage outside the plan). */
+  readonly bound: readonly { readonly name: string; readonly value: Value; readonly slot: number }[];
+}
+
+interface Located { readonly value: Value; readonly region: Region }
+
+export interface ProgramParts {
+  readonly label: string;
+  readonly dispatches: readonly PlannedDispatch[];
+  /** Buffers to destroy with the program. */
+  readonly owned: readonly GPUBuffer[];
+  /** Those of them that hold what a step computes. */
+  readonly computed: readonly GPUBuffer[];
+  readonly uniformBuffer: GPUBuffer;
+  readonly uniformData: ArrayBuffer;
+  readonly scalars: ReadonlyMap<string, readonly ScalarField[]>;
+  readonly inputs: ReadonlyMap<string, Located>;
+  readonly outputs: ReadonlyMap<string, Located>;
+  readonly kept: ReadonlyMap<string, Located>;
+  readonly lifetimes: readonly { readonly value: Value; readonly slot: number; readonly first: number; readonly last: number }[];
+  readonly slotBytes: readonly number[];
+  readonly temps: number;
+  readonly compileMs: number;
+  readonly bytes: number;
+}
+
+export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+
+/** Read-backs that may be in flight at once: a caller may run this many steps ahead of the losses it reads. */
+const STAGING = 3;
+
+/** A compiled graph: a flat list of dispatches that `step` replays in one pass and one submit. */
+export class Program {
+  readonly #gpu: Gpu;
+  readonly #parts: ProgramParts;
+  readonly #staging: { buffer: GPUBuffer; busy: Promise<unknown> }[] = [];
+  readonly #outputOffsets = new Map<string, number>();
+  #turn = 0;
+  #outputBytes = 0;
+
+  constructor(gpu: Gpu, parts: ProgramParts) {
+    this.#gpu = gpu;
+    this.#parts = parts;
+    for (const [name, { region }] of parts.outputs) {
+      this.#outputOffsets.set(name, this.#outputBytes);
+      this.#outputBytes += region.size;
+    }
+    for (let i = 0; i < STAGING && this.#outputBytes > 0; i++) {
+      const buffer = gpu.device.createBuffer({ label: `${parts.label} read-back ${i}`, size: this.#outputBytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+      this.#staging.push({ buffer, busy: Promise.resolve() });
+    }
+  }
+
+  get dispatches(): readonly PlannedDispatch[] { return this.#parts.dispatches; }
+  /** Bytes of buffers that this program owns (activations, inputs, outputs; not parameters). */
+  get bytes(): number { return this.#parts.bytes; }
+  /** Milliseconds spent compiling pipelines. */
+  get compileMs(): number { return this.#parts.compileMs; }
+
+  /**
+   * Runs the program once. `inputs`: every graph input by name (an input left out keeps its last contents after the first step);
+   * `scalars`: every per-step scalar. Resolves with the outputs when the device is done; steps may be issued without waiting.
+   * Throws MGFError 'shape' for a missing or wrongly sized input or scalar, and whatever the device reported ('device-lost', 'validation').
+   */
+  async step(inputs: Readonly<Record<string, HostArray>> = {}, scalars: Readonly<Record<string, number>> = {}): Promise<Record<string, Float32Array<ArrayBuffer>>> {
+    const { device } = this.#gpu;
+    const staging = this.#staging.length ? this.#staging[this.#turn++ % this.#staging.length]! : null;
+    await staging?.busy;
+    this.#raise();
+    this.#upload(inputs, scalars);
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    let pipeline: GPUComputePipeline | null = null;
+    for (const d of this.#parts.dispatches) {
+      if (d.pipeline !== pipeline) pass.setPipeline((pipeline = d.pipeline));
+      pass.setBindGroup(0, d.group);
+      pass.dispatchWorkgroups(d.grid[0], d.grid[1], d.grid[2]);
+    }
+    pass.end();
+    if (staging) for (const [name, { region }] of this.#parts.outputs) encoder.copyBufferToBuffer(region.buffer, region.offset, staging.buffer, this.#outputOffsets.get(name)!, region.size);
+    this.#gpu.scope(this.#parts.label, () => device.queue.submit([encoder.finish()]));
+    if (!staging) {
+      await device.queue.onSubmittedWorkDone();
+      this.#raise();
+      return {};
+    }
+    const result = this.#collect(staging.buffer);
+    staging.busy = result.catch(() => undefined);
+    return result;
+  }
+
+  async #collect(buffer: GPUBuffer): Promise<Record<string, Float32Array<ArrayBuffer>>> {
+    try {
+      await buffer.mapAsync(GPUMapMode.READ);
+    } catch (error) {
+      this.#raise();
+      throw new MGFError('device-lost', `${this.#parts.label}: reading back failed: ${(error as Error).message}`, { cause: error });
+    }
+    const bytes = buffer.getMappedRange(), result: Record<string, Float32Array<ArrayBuffer>> = {};
+    for (const [name, { value }] of this.#parts.outputs) result[name] = new Float32Array(bytes, this.#outputOffsets.get(name)!, elements(value.shape)).slice();
+    buffer.unmap();
+    this.#raise();
+    return result;
+  }
+
+  /** Contents of a kept result, an output or an input after the last step, as f32 or i32 by its dtype. */
+  async read(name: string): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
+    const found = this.#parts.kept.get(name) ?? this.#parts.inputs.get(name);
+    if (!found) throw new MGFError('shape', `${this.#parts.label} keeps no "${name}"; it keeps ${[...this.#parts.kept.keys()].join(', ')}`);
+    const bytes = await readRegion(this.#gpu, found.region);
+    this.#raise();
+    const n = elements(found.value.shape);
+    return found.value.dtype === 'f32' ? new Float32Array(bytes, 0, n) : new Int32Array(bytes, 0, n);
+  }
+
+  /** Fills everything that a step computes with NaN: an element that nobody writes, or that is read before it is written, will show. */
+  poison(): void {
+    for (const buffer of this.#parts.computed) this.#gpu.device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN));
+  }
+
+  /** Time of each dispatch in milliseconds (a pass and a timestamp pair each). Needs the feature timestamp-query. */
+  async profile(inputs: Readonly<Record<string, HostArray>> = {}, scalars: Readonly<Record<string, number>> = {}): Promise<{ dispatch: PlannedDispatch; ms: number }[]> {
+    const { device } = this.#gpu, { dispatches } = this.#parts;
+    if (!device.features.has('timestamp-query')) throw new MGFError('limit', 'profiling needs the feature timestamp-query, which this device was opened without');
+    this.#upload(inputs, scalars);
+    const count = dispatches.length * 2, set = 4096;
+    const sets = Array.from({ length: Math.ceil(count / set) }, (_, i) => device.createQuerySet({ type: 'timestamp', count: Math.min(set, count - i * set) }));
+    const resolved = device.createBuffer({ size: count * 8, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
+    const encoder = device.createCommandEncoder();
+    dispatches.forEach((d, i) => {
+      const at = (2 * i) % set;
+      const pass = encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor((2 * i) / set)]!, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 } });
+      pass.setPipeline(d.pipeline);
+      pass.setBindGroup(0, d.group);
+      pass.dispatchWorkgroups(d.grid[0], d.grid[1], d.grid[2]);
+      pass.end();
+    });
+    sets.forEach((s, i) => encoder.resolveQuerySet(s, 0, s.count, resolved, i * set * 8));
+    device.queue.submit([encoder.finish()]);
+    const times = new BigUint64Array(await readRegion(this.#gpu, { buffer: resolved, offset: 0, size: count * 8 }));
+    resolved.destroy();
+    sets.forEach((s) => s.destroy());
+    this.#raise();
+    return dispatches.map((dispatch, i) => ({ dispatch, ms: Number(times[2 * i + 1]! - times[2 * i]!) / 1e6 }));
+  }
+
+  /** Order, shapes, bytes, lifetimes, slots and peak, as text. */
+  toString(): string {
+    const { label, dispatches, slotBytes, lifetimes, bytes } = this.#parts;
+    const mib = (n: number): string => `${(n / 2 ** 20).toFixed(2)} MiB`;
+    const lines = [`${label}: ${dispatches.length} dispatches, ${new Set(dispatches.map((d) => d.pipeline)).size} pipelines, ${mib(bytes)}`];
+    dispatches.forEach((d, i) => {
+      const bound = d.bound.map((b) => `${b.name}=${b.value.name}${formatShape(b.value.shape)}${b.slot < 0 ? '' : `@${b.slot}`}`).join('  ');
+      lines.push(`${String(i).padStart(4)}  ${d.label}  ${d.kernel} <${d.grid.join('x')}>  ${bound}`);
+    });
+    const unshared = lifetimes.reduce((sum, l) => sum + l.value.shape.reduce((a, b) => a * b, 4), 0);
+    lines.push(`slots: ${slotBytes.length}, ${mib(slotBytes.reduce((a, b) => a + b, 0))} for ${lifetimes.length} tensors of ${mib(unshared)}`);
+    slotBytes.forEach((size, slot) => {
+      const members = lifetimes.filter((l) => l.slot === slot).sort((a, b) => a.first - b.first);
+      lines.push(`  @${slot} ${mib(size)}  ${members.map((l) => `${l.value.name} [${l.first}..${l.last}]`).join('  ')}`);
+    });
+    return lines.join('\n');
+  }
+
+  destroy(): void {
+    for (const b of this.#parts.owned) b.destroy();
+    for (const { buffer } of this.#staging) buffer.destroy();
+  }
+
+  #upload(inputs: Readonly<Record<string, HostArray>>, scalars: Readonly<Record<string, number>>): void {
+    const { queue } = this.#gpu.device, { label } = this.#parts;
+    for (const [name, data] of Object.entries(inputs)) {
+      const found = this.#parts.inputs.get(name);
+      if (!found) continue; // an input that no kernel of this program reads was pruned with its nodes
+      const wanted = elements(found.value.shape);
+      if (data.length !== wanted) throw new MGFError('shape', `${label}: input "${name}" has ${data.length} elements, the graph wants ${wanted} ${formatShape(found.value.shape)}`);
+      if ((found.value.dtype === 'f32') !== data instanceof Float32Array) throw new MGFError('shape', `${label}: input "${name}" must be ${found.value.dtype}`);
+      queue.writeBuffer(found.region.buffer, found.region.offset, data);
+    }
+    if (!this.#parts.scalars.size) return;
+    const view = new DataView(this.#parts.uniformData);
+    for (const [name, fields] of this.#parts.scalars) {
+      const value = scalars[name];
+      if (value === undefined) throw new MGFError('shape', `${label}: the per-step scalar "${name}" was not given (it wants ${[...this.#parts.scalars.keys()].join(', ')})`);
+      for (const f of fields) writeField(view, f.offset, f.type, value);
+    }
+    queue.writeBuffer(this.#parts.uniformBuffer, 0, this.#parts.uniformData);
+  }
+
+  #raise(): void {
+    const failure = this.#gpu.failure();
+    if (failure) throw failure;
+  }
+}
+
+/** Copies a region to the host. */
+export async function readRegion(gpu: Gpu, { buffer, offset, size }: Region): Promise<ArrayBuffer> {
+  const { device } = gpu;
+  const staging = device.createBuffer({ size: Math.ceil(size / 4) * 4, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(buffer, offset, staging, 0, staging.size);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(GPUMapMode.READ);
+  const bytes = staging.getMappedRange().slice(0);
+  staging.destroy();
+  return bytes;
+}
