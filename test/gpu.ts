@@ -12,6 +12,14 @@ export function testAdapter(): AdapterPreference | undefined {
 
 /** The one device of this test process; it needs no closing, the process exits by itself. */
 export function openTestGpu(): Promise<Gpu> {
+  return opened ??= open();
+}
+
+async function open(): Promise<Gpu> {
   useDawn();
-  return opened ??= openGpu({ ...(testAdapter() && { prefer: testAdapter()! }) });
+  const prefer = testAdapter();
+  const gpu = await openGpu(prefer ? { prefer } : {});
+  // Read by test/run.mjs, which shows it once.
+  console.log(`adapter: ${gpu.profile.name} (${gpu.profile.runtime}, ${gpu.profile.family} kernels)`);
+  return gpu;
 }

@@ -1,7 +1,7 @@
 // Node, Deno and Bun only: adapters through npm `webgpu`, which is Dawn.
 import { createRequire } from 'node:module';
 import { ask, addAdapterProvider } from './device.ts';
-import { embeddedDriver, withEmbedded } from './embedded.ts';
+import { embeddedDriver, hasVulkanLoader, withEmbedded } from './embedded.ts';
 import type { AdapterPreference, AdapterSource } from './adapter.ts';
 
 /**
@@ -45,9 +45,13 @@ async function provide(prefer: AdapterPreference | undefined, tried: string[]): 
     return gpu;
   };
   if (prefer !== 'swiftshader') {
-    kept.system ??= create();
-    const adapter = await ask(kept.system, 'installed Vulkan', prefer, tried);
-    if (adapter) return { adapter, runtime };
+    if (kept.system || hasVulkanLoader()) {
+      kept.system ??= create();
+      const adapter = await ask(kept.system, 'installed Vulkan', prefer, tried);
+      if (adapter) return { adapter, runtime };
+    } else {
+      tried.push('no Vulkan loader (libvulkan.so.1) is installed');
+    }
     if (prefer === 'gpu' || prefer === 'lavapipe') return null;
   }
   const adapter = kept.embedded ? await ask(kept.embedded, 'embedded SwiftShader', prefer, tried) : await firstEmbedded(create, prefer, tried);

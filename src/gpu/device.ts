@@ -140,6 +140,11 @@ function noAdapter(prefer: AdapterPreference | undefined, tried: string[]): MGFE
   return new MGFError('no-adapter', `no ${wanted} found (${tried.join('; ')}): ${remedy}`);
 }
 
+/** The implementation's message on one line, without the stack of its own code. */
+function oneLine(message: string): string {
+  return message.split('\n').map((line) => line.trim()).filter((line) => line !== '' && !/^at .*\(.*\)$/.test(line)).join(' ');
+}
+
 function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean): Gpu {
   let label = 'an operation outside any scope';
   let pending: MGFError | null = null;
@@ -152,7 +157,7 @@ function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean): Gpu {
     const what = code === 'out-of-memory'
       ? `${profile.name} ran out of memory in ${where}: use smaller batches or crops`
       : `invalid use of the GPU in ${where}`;
-    pending ??= new MGFError(code, `${what} (${error.message.trim()})`);
+    pending ??= new MGFError(code, `${what} (${oneLine(error.message)})`);
   };
   const onUncaptured = (event: GPUUncapturedErrorEvent): void => {
     event.preventDefault();

@@ -124,6 +124,28 @@ export async function withEmbedded<T>(driver: EmbeddedDriver, run: () => Promise
   }
 }
 
+/**
+ * False where the machine has no Vulkan loader, so that asking it can be left out; Dawn would print a warning about it.
+ * Only Node is asked: in Bun and Deno the answer is true.
+ */
+export function hasVulkanLoader(): boolean {
+  if (process.platform !== 'linux' || 'Bun' in globalThis || 'Deno' in globalThis) return true;
+  return loadInNode('libvulkan.so.1');
+}
+
+/** Maps a library that is no addon into the process, for others to find by its name; false if there is no such file. */
+function loadInNode(library: string): boolean {
+  const RTLD_NOW = 2;
+  const RTLD_NODELETE = 0x1000;
+  try {
+    process.dlopen({ exports: {} }, library, RTLD_NOW | RTLD_NODELETE);
+  } catch (error) {
+    // Node reports that it is no addon and closes it; with RTLD_NODELETE it stays.
+    return !/cannot open shared object/.test((error as Error).message);
+  }
+  return true;
+}
+
 async function loadLoader({ loader }: EmbeddedDriver): Promise<void> {
   if ('Bun' in globalThis) {
     (await bunFfi()).dlopen(loader, { vkGetInstanceProcAddr: { args: ['ptr', 'ptr'], returns: 'ptr' } });
@@ -133,14 +155,7 @@ async function loadLoader({ loader }: EmbeddedDriver): Promise<void> {
     (globalThis as unknown as { Deno: { dlopen(path: string, symbols: object): unknown } }).Deno.dlopen(loader, {});
     return;
   }
-  const RTLD_NOW = 2;
-  const RTLD_NODELETE = 0x1000;
-  try {
-    // Not an addon, so Node reports an error and closes it; with RTLD_NODELETE it stays, and Dawn finds it by its name.
-    process.dlopen({ exports: {} }, loader, RTLD_NOW | RTLD_NODELETE);
-  } catch (error) {
-    if (!/self-register/.test((error as Error).message)) throw error;
-  }
+  if (!loadInNode(loader)) throw new Error(`${loader} cannot be opened`);
 }
 
 /** A setter that native code sees: in Bun, process.env does not reach getenv(), libc's setenv does. */

@@ -1,0 +1,115 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
+import { openGpu } from '../gpu/device.ts';
+import { useDawn } from '../gpu/dawn.ts';
+import type { AdapterInfo } from '../gpu/adapter.ts';
+import type { AdapterPreference, AdapterProfile } from '../gpu/device.ts';
+
+export interface InfoOptions {
+  /** Adapter to insist on instead of the usual choice. */
+  adapter?: AdapterPreference;
+}
+
+/** Answer of `mgf info --json`; sizes are in bytes. */
+export interface Info {
+  adapter: { name: string; kind: 'gpu' | 'cpu'; software: string | null; driver: string; runtime: string; subgroupSize: number };
+  kernels: { family: 'cpu' | 'gpu'; reason: string };
+  features: string[];
+  limits: Record<string, number>;
+  machine: { system: string; processor: string; threads: number; memory: number; javascript: string };
+  /** What would make it faster, best first; empty where nothing would. */
+  faster: string[];
+}
+
+const limitsThatMatter = [
+  'maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupsPerDimension',
+] as const;
+
+/**
+ * Opens the adapter that the other commands would take and describes it.
+ * @throws MGFError `no-adapter` as openGpu does.
+ */
+export async function collectInfo(options: InfoOptions = {}): Promise<Info> {
+  useDawn();
+  const gpu = await openGpu(options.adapter ? { prefer: options.adapter } : {});
+  try {
+    const { profile, device } = gpu;
+    const info = (device as { adapterInfo?: AdapterInfo }).adapterInfo;
+    return {
+      adapter: {
+        name: profile.name, kind: profile.kind, software: profile.software ?? null, driver: info?.description || 'not told',
+        runtime: profile.runtime, subgroupSize: profile.subgroupSize,
+      },
+      kernels: { family: profile.family, reason: profile.familyReason },
+      features: [...profile.features].sort(),
+      limits: Object.fromEntries(limitsThatMatter.map((limit) => [limit, profile.limits[limit]])),
+      machine: {
+        system: `${platform()} ${arch()} ${release()}`, processor: cpus()[0]?.model.trim() || 'unknown', threads: availableParallelism(),
+        memory: totalmem(), javascript: javascriptRuntime(),
+      },
+      faster: faster(profile, options.adapter),
+    };
+  } finally {
+    gpu.close();
+  }
+}
+
+function javascriptRuntime(): string {
+  const { bun, deno, node } = process.versions as Record<string, string | undefined>;
+  return bun ? `Bun ${bun}` : deno ? `Deno ${deno}` : `Node ${node}`;
+}
+
+function faster(profile: AdapterProfile, asked: AdapterPreference | undefined): string[] {
+  if (profile.kind === 'gpu') return [];
+  const advice: string[] = [];
+  const nodes = gpuNodes();
+  if (asked !== undefined && asked !== 'gpu') {
+    advice.push(`without --adapter ${asked}, a GPU is taken if there is one`);
+  } else if (nodes.length > 0) {
+    advice.push(`this machine shows a GPU (${nodes.join(', ')}), but no Vulkan driver offers it: install the Vulkan driver of its maker`);
+  } else {
+    advice.push('a GPU with its Vulkan driver; none is visible here');
+  }
+  if (profile.software === 'swiftshader' && asked !== 'swiftshader') {
+    advice.push('Mesa lavapipe, 3 to 5 times as fast as SwiftShader: `apt-get install mesa-vulkan-drivers` (23 or newer; on Debian 12 from backports)');
+  }
+  if (!profile.features.has('subgroups')) advice.push('a runtime with subgroups, such as npm `webgpu` under Node');
+  return advice;
+}
+
+/** Device files that GPU drivers of the kernel make. */
+function gpuNodes(): string[] {
+  const render = existsSync('/dev/dri') ? readdirSync('/dev/dri').filter((f) => f.startsWith('renderD')).map((f) => `/dev/dri/${f}`) : [];
+  return existsSync('/dev/nvidiactl') ? ['/dev/nvidiactl', ...render] : render;
+}
+
+/** `mgf info` for people. */
+export function formatInfo(info: Info): string {
+  const { adapter, kernels, machine } = info;
+  const lines: [string, string][] = [
+    ['Adapter', `${adapter.name}${adapter.kind === 'cpu' ? ' (software: runs on the processor)' : ''}`],
+    ['Driver', adapter.driver],
+    ['Runtime', `${adapter.runtime} under ${machine.javascript}`],
+    ['Kernels', `${kernels.family} family: ${kernels.reason}`],
+    ['Subgroups', adapter.subgroupSize > 0 ? `${adapter.subgroupSize} lanes` : 'none of a fixed size'],
+    ['Features', info.features.join(', ') || 'none'],
+    ['Machine', `${machine.system}, ${machine.processor}, ${machine.threads} threads, ${bytes(machine.memory)}`],
+  ];
+  const text = lines.map(([name, value]) => `${name.padEnd(11)}${value}`);
+  text.push('Limits');
+  for (const [name, value] of Object.entries(info.limits)) {
+    text.push(`  ${name.padEnd(34)}${/Size$/.test(name) ? bytes(value) : value}`);
+  }
+  text.push(info.faster.length > 0 ? 'Faster would be' : 'Nothing to install would make it faster.');
+  for (const advice of info.faster) text.push(`  - ${advice}`);
+  return text.join('\n');
+}
+
+function bytes(count: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB'];
+  let unit = 0;
+  let value = count;
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
+}
