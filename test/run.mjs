@@ -37,7 +37,9 @@ function runFile(file) {
       const seconds = (performance.now() - started) / 1000;
       const count = (name) => Number(new RegExp(`^\\s*${name}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? NaN);
       const total = count('Total');
-      let [passed, failed, skipped] = [count('Passed') || 0, total - count('Passed') || 0, count('Skipped') || 0];
+      const passed = count('Passed') || 0;
+      const skipped = count('Skipped') || 0;
+      let failed = total - passed || 0;
       let trouble = '';
       if (hung) trouble = `did not end within ${limitMinutes} minutes`;
       else if (signal) trouble = `was ended by ${signal}`;

@@ -99,7 +99,7 @@ export function formatInfo(info: Info): string {
   const text = lines.map(([name, value]) => `${name.padEnd(11)}${value}`);
   text.push('Limits');
   for (const [name, value] of Object.entries(info.limits)) {
-    text.push(`  ${name.padEnd(34)}${/Size$/.test(name) ? bytes(value) : value}`);
+    text.push(`  ${name.padEnd(34)}${name.endsWith('Size') ? bytes(value) : value}`);
   }
   text.push(info.faster.length > 0 ? 'Faster would be' : 'Nothing to install would make it faster.');
   for (const advice of info.faster) text.push(`  - ${advice}`);
