@@ -62,7 +62,7 @@ export function satisfies(info: AdapterInfo, prefer: AdapterPreference | undefin
 
 /** Name of an adapter for people: the parts that the implementation fills in, less those that a later one repeats. */
 export function adapterName(info: AdapterInfo): string {
-  const all = [info.vendor, info.architecture, info.description || info.device].filter((part) => part !== undefined && part !== '') as string[];
+  const all = [info.vendor, info.architecture, info.description || info.device].filter((part) => part && !/^\d+$/.test(part)) as string[];
   const parts = all.filter((part, i) => !all.slice(i + 1).some((later) => later.toLowerCase().includes(part.toLowerCase())));
   return parts.join(' / ') || 'unnamed adapter';
 }
