@@ -1,0 +1,100 @@
+import type { AdapterProfile } from '../gpu/device.ts';
+import { MGFError } from '../errors.ts';
+import { elements, f32, formatShape, type Spec, type Value } from '../graph/graph.ts';
+import { defineOp, kernel, type Dispatch } from '../graph/op.ts';
+import backwardSource from '../../kernels/layer_norm_backward.wgsl';
+import columnsSource from '../../kernels/layer_norm_columns.wgsl';
+import forwardSource from '../../kernels/layer_norm.wgsl';
+import { ceilDiv, overRows } from './launch.ts';
+import { columnSums, overItems } from './reduce.ts';
+
+const FORWARD = kernel('layer_norm', forwardSource);
+const BACKWARD = kernel('layer_norm_backward', backwardSource);
+const COLUMNS = kernel('layer_norm_columns', columnsSource);
+
+interface Attrs { eps: number; activation: 'none' | 'gelu' }
+
+/** Rows of D values, in the units the kernels count: vec4s where D allows. */
+function layout(x: Spec): { rows: number; d: number; width: number; VEC: number } {
+  const d = x.shape.at(-1)!, VEC = Number(d % 4 === 0);
+  return { rows: elements(x.shape) / d, d, width: VEC ? d / 4 : d, VEC };
+}
+
+const flags = (weight: Value | null, bias: Value | null, attrs: Attrs): Record<string, number> =>
+  ({ WEIGHT: Number(weight !== null), BIAS: Number(bias !== null), ACT: Number(attrs.activation === 'gelu') });
+
+/** Rows that one invocation takes on CPU adapters: several while that leaves enough invocations for every lane of every core. */
+const rowsTogether = (rows: number, adapter: AdapterProfile): number => (adapter.family === 'cpu' && rows >= 1024 ? 4 : 1);
+
+/** Inputs x, weight?, bias?. Outputs y and the statistics of each row (see the kernel), which backward needs. */
+export const layerNormOp = defineOp<Attrs>({
+  name: 'layer_norm',
+  shape([x, weight, bias]) {
+    const d = x!.shape.at(-1);
+    if (d === undefined) throw new MGFError('shape', 'layer_norm: x must have at least one axis');
+    for (const [what, v] of [['weight', weight], ['bias', bias]] as const) {
+      if (v && formatShape(v.shape) !== `[${d}]`) throw new MGFError('shape', `layer_norm: x ${formatShape(x!.shape)} needs a ${what} [${d}], got ${formatShape(v.shape)}`);
+    }
+    return [{ shape: x!.shape, dtype: 'f32' }, f32(elements(x!.shape) / d, 4)];
+  },
+  forward(c) {
+    const x = c.input(0), weight = c.inputs[1] ?? null, bias = c.inputs[2] ?? null;
+    const { rows, width, VEC } = layout(x), R = rowsTogether(rows, c.adapter);
+    const { constants, grid } = overRows(ceilDiv(rows, R), c.adapter);
+    return [{
+      kernel: FORWARD, grid, constants: { ...constants, ...flags(weight, bias, c.attrs), VEC, R },
+      bind: { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) },
+      params: { rows, width, eps: c.attrs.eps },
+    }];
+  },
+  saves: { inputs: [0, 1, 2], outputs: [1] },
+  backward(c) {
+    const dy = c.upstream(0)!, x = c.input(0)!, weight = c.input(1), bias = c.input(2), stats = c.output(1);
+    const { rows, d, width, VEC } = layout(x), act = c.attrs.activation === 'gelu', dispatches: Dispatch[] = [];
+    const dx = c.grad(0), dw = c.grad(1), db = c.grad(2);
+    if (dx) {
+      const { constants, grid } = overRows(rows, c.adapter);
+      dispatches.push({
+        kernel: BACKWARD, grid, constants: { ...constants, ...flags(weight, bias, c.attrs), VEC },
+        bind: { dy, x, stats, dx, ...(weight && { weight }), ...(bias && act && { bias }) }, params: { rows, width },
+      });
+    }
+    if (dw || db) {
+      // Blocks small enough for every lane to have work, large enough for the partial sums to be few.
+      const blocks = Math.min(256, ceilDiv(rows, 16)), block = ceilDiv(rows, blocks), used = ceilDiv(rows, block);
+      const partWeight = weight && c.temp([used, d]), partBias = bias && c.temp([used, d]);
+      const { constants, grid } = overItems(used * width, c.adapter);
+      dispatches.push({
+        kernel: COLUMNS, grid, constants: { ...constants, ...flags(weight, bias, c.attrs), VEC },
+        bind: { dy, x, stats, ...(weight && { weight, part_weight: partWeight! }), ...(bias && { part_bias: partBias!, ...(act && { bias }) }) },
+        params: { rows, width, block, n: used * width },
+      });
+      if (dw) dispatches.push(...columnSums(c, partWeight!, used, d, dw));
+      if (db) dispatches.push(...columnSums(c, partBias!, used, d, db));
+    }
+    return dispatches;
+  },
+  cost: ([x]) => ({ flops: 8 * elements(x!.shape), bytes: 8 * elements(x!.shape) }),
+});
+
+/**
+ * Layer norm over the last axis: (x - mean) / sqrt(var + eps) * weight + bias, with the population variance, then GELU when asked for.
+ * x [..., D]; weight, bias [D] or null -> [..., D]. Accurate for rows whose mean is much larger than their spread.
+ * @throws MGFError 'shape'
+ */
+export function layerNorm(
+  x: Value, weight: Value | null, bias: Value | null, options: { eps?: number; activation?: 'none' | 'gelu' } = {},
+): Value {
+  return x.graph.apply(layerNormOp, [x, weight, bias], { eps: options.eps ?? 1e-5, activation: options.activation ?? 'none' })[0]!;
+}
+
+/** Float64 reference (before the activation): x [rows, D]. */
+export function layerNormReference(x: Float64Array, weight: Float64Array | null, bias: Float64Array | null, d: number, eps: number): Float64Array {
+  const y = new Float64Array(x.length);
+  for (let at = 0; at < x.length; at += d) {
+    const row = x.subarray(at, at + d), mean = row.reduce((a, b) => a + b, 0) / d;
+    const rstd = 1 / Math.sqrt(row.reduce((a, b) => a + (b - mean) ** 2, 0) / d + eps);
+    for (let i = 0; i < d; i++) y[at + i] = (row[i]! - mean) * rstd * (weight?.[i] ?? 1) + (bias?.[i] ?? 0);
+  }
+  return y;
+}

@@ -1,0 +1,147 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
+import { activationReference, gelu, relu, sigmoid, tanh, type Activation } from '../src/ops/activation.ts';
+import { vectorJacobianProduct } from '../src/ops/grad.ts';
+import { layerNorm, layerNormReference } from '../src/ops/layer_norm.ts';
+import { maskRows, maskRowsReference, zeroRows, zeroRowsReference } from '../src/ops/mask.ts';
+import { compile } from '../src/plan/compile.ts';
+import { openTestGpu } from './gpu.ts';
+
+const gpu = await openTestGpu();
+
+/** Deterministic numbers of unit variance, roughly normal. */
+function noise(n: number, seed: number, scale = 1, offset = 0): Float32Array<ArrayBuffer> {
+  let state = (seed * 2654435761 + 12345) >>> 0;
+  const next = (): number => { state = (Math.imul(state, 1664525) + 1013904223) >>> 0; return state / 2 ** 32; };
+  return Float32Array.from({ length: n }, () => offset + scale * (next() + next() + next() - 1.5) * 2);
+}
+
+interface Case {
+  /** Inputs with a gradient, then those without. */
+  inputs: Record<string, { shape: Shape; data: Float32Array<ArrayBuffer>; constant?: boolean }>;
+  build: (inputs: Record<string, Value>) => Value;
+  reference: (inputs: Record<string, Float64Array>) => Float64Array;
+  tolerance?: number; gradTolerance?: number; scalars?: Record<string, number>; forwardOnly?: boolean;
+}
+
+const distance = (got: ArrayLike<number>, want: ArrayLike<number>): number => {
+  let error = 0, norm = 0;
+  for (let i = 0; i < want.length; i++) { error += (got[i]! - want[i]!) ** 2; norm += want[i]! ** 2; }
+  return got.length === want.length ? Math.sqrt(error) / Math.max(Math.sqrt(norm), 1e-30) : Infinity;
+};
+
+const spread = (x: Float64Array): number => {
+  const mean = x.reduce((a, b) => a + b, 0) / x.length;
+  return Math.sqrt(x.reduce((a, b) => a + (b - mean) ** 2, 0) / x.length) || 1;
+};
+
+/** GPU forward against the reference; GPU gradients against central differences of the reference along random directions. */
+async function check(name: string, c: Case): Promise<void> {
+  const graph = new Graph();
+  const values = Object.fromEntries(Object.entries(c.inputs).map(([k, v]) => {
+    return [k, v.constant ? graph.constant(k, v.shape, v.data) : graph.state(k, v.shape, { requiresGrad: true })];
+  }));
+  const y = c.build(values), up = noise(elements(y.shape), 99);
+  const targets = c.forwardOnly ? [] : Object.entries(values).filter(([k]) => !c.inputs[k]!.constant);
+  const keep: Record<string, Value> = { y };
+  if (targets.length) {
+    const gradients = vectorJacobianProduct(new Map([[y, graph.constant('up', y.shape, up)]]), targets.map(([, v]) => v));
+    targets.forEach(([k], i) => { keep[`d ${k}`] = gradients[i]!; });
+  }
+  const place = new Map(Object.entries(values).filter(([k]) => !c.inputs[k]!.constant).map(([k, v]) => {
+    const data = c.inputs[k]!.data, buffer = gpu.device.createBuffer({ size: Math.max(16, Math.ceil(data.length / 4) * 16), usage: 0x80 | 0x4 | 0x8 });
+    gpu.device.queue.writeBuffer(buffer, 0, data);
+    return [v, { buffer, offset: 0, size: buffer.size }];
+  }));
+  const program = await compile(gpu, graph, { keep, place, label: name });
+  program.poison();
+  await program.step({}, c.scalars);
+  const f64 = Object.fromEntries(Object.entries(c.inputs).map(([k, v]) => [k, Float64Array.from(v.data)]));
+  const error = distance(await program.read('y'), c.reference(f64));
+  assert.ok(error <= (c.tolerance ?? 2e-6), `${name}: forward is off by ${error}`);
+  for (const [k] of targets) {
+    const got = await program.read(`d ${k}`);
+    for (let seed = 0; seed < 3; seed++) {
+      const direction = noise(got.length, 7 + seed), h = 1e-5 * spread(f64[k]!);
+      const at = (sign: number): Float64Array => c.reference({ ...f64, [k]: f64[k]!.map((v, i) => v + sign * h * direction[i]!) });
+      const plus = at(1), minus = at(-1);
+      let want = 0, size = 0, have = 0;
+      for (let i = 0; i < up.length; i++) want += up[i]! * (plus[i]! - minus[i]!) / (2 * h);
+      for (let i = 0; i < got.length; i++) { have += got[i]! * direction[i]!; size += got[i]! ** 2; }
+      assert.ok(Math.abs(have - want) <= (c.gradTolerance ?? 2e-5) * Math.sqrt(size), `${name}: gradient of ${k} along a direction is ${have}, not ${want}`);
+    }
+    assert.ok(got.every(Number.isFinite), `${name}: gradient of ${k} has an element that nobody wrote`);
+  }
+  program.destroy();
+  for (const region of place.values()) region.buffer.destroy();
+}
+
+const reference = (f: Activation) => (x: Float64Array): Float64Array => x.map((v) => activationReference(f, v));
+
+for (const [rows, d] of [[5, 7], [1, 1], [3, 63], [2, 65], [50, 64], [1100, 20], [1, 512]] as const) {
+  for (const activation of ['none', 'gelu'] as const) {
+    test(`layer norm of ${rows} rows of ${d}${activation === 'gelu' ? ' with GELU' : ''} and its gradients agree with the reference`, () => check('layer_norm', {
+      inputs: {
+        x: { shape: [rows, d], data: noise(rows * d, 1, 2, 0.5) }, weight: { shape: [d], data: noise(d, 2, 0.5, 1) }, bias: { shape: [d], data: noise(d, 3) },
+      },
+      build: ({ x, weight, bias }) => layerNorm(x!, weight!, bias!, { activation }),
+      reference: ({ x, weight, bias }) => {
+        const y = layerNormReference(x!, weight!, bias!, d, 1e-5);
+        return activation === 'gelu' ? reference('gelu')(y) : y;
+      },
+      // A row of one value has a gradient of exactly 0 for x, so that there is nothing to be relative to.
+      forwardOnly: d === 1,
+    }));
+  }
+}
+
+test('layer norm without weight and bias, with GELU, agrees with the reference', () => check('layer_norm', {
+  inputs: { x: { shape: [2, 30, 36], data: noise(2160, 4, 1, 2) } },
+  build: ({ x }) => layerNorm(x!, null, null, { activation: 'gelu' }),
+  reference: ({ x }) => reference('gelu')(layerNormReference(x!, null, null, 36, 1e-5)),
+}));
+
+test('layer norm keeps its digits when the mean is ten thousand times the spread', () => check('layer_norm', {
+  inputs: { x: { shape: [40, 128], data: noise(5120, 5, 1, 1e4) }, weight: { shape: [128], data: noise(128, 6, 0.5, 1) }, bias: { shape: [128], data: noise(128, 7) } },
+  build: ({ x, weight, bias }) => layerNorm(x!, weight!, bias!),
+  reference: ({ x, weight, bias }) => layerNormReference(x!, weight!, bias!, 128, 1e-5),
+}));
+
+test('layer norm of a constant row is the bias', () => check('layer_norm', {
+  inputs: { x: { shape: [4, 24], data: new Float32Array(96).fill(3.3) }, weight: { shape: [24], data: noise(24, 6, 0.5, 1) }, bias: { shape: [24], data: noise(24, 7) } },
+  build: ({ x, weight, bias }) => layerNorm(x!, weight!, bias!),
+  reference: ({ x, weight, bias }) => layerNormReference(x!, weight!, bias!, 24, 1e-5),
+  forwardOnly: true,
+}));
+
+const activations = { gelu, relu, tanh, sigmoid };
+for (const f of Object.keys(activations) as Activation[]) {
+  test(`${f} and its gradient agree with the reference`, () => check(f, {
+    inputs: { x: { shape: [3, 5, 17], data: noise(255, 8, 2, 0.01) } },
+    build: ({ x }) => activations[f](x!), reference: ({ x }) => reference(f)(x!),
+  }));
+  test(`${f} of tiny and of huge values is right and finite`, async () => {
+    for (const size of [1e-30, 1e-4, 0.1, 30, 1e4, 1e30]) {
+      await check(`${f} at ${size}`, {
+        inputs: { x: { shape: [67], data: noise(67, 9, size) } },
+        build: ({ x }) => activations[f](x!), reference: ({ x }) => reference(f)(x!), forwardOnly: true,
+      });
+    }
+  });
+}
+
+for (const [r, t, d] of [[2, 7, 12], [1, 1, 5], [3, 65, 7]] as const) {
+  const mask = Float32Array.from({ length: r * t }, (_, i) => Number(i % 3 !== 1));
+  test(`masked rows [${r}, ${t}, ${d}] become the embedding, which collects their gradients`, () => check('mask_rows', {
+    inputs: { x: { shape: [r, t, d], data: noise(r * t * d, 10) }, embedding: { shape: [d], data: noise(d, 11) }, mask: { shape: [r, t], data: mask, constant: true } },
+    build: ({ x, embedding, mask }) => maskRows(x!, embedding!, mask!),
+    reference: ({ x, embedding, mask }) => maskRowsReference(x!, embedding!, mask!, d),
+  }));
+  test(`rows [${r}, ${t}, ${d}] of mask 0 become 0 and pass no gradient`, () => check('zero_rows', {
+    inputs: { x: { shape: [r, t, d], data: noise(r * t * d, 12) }, mask: { shape: [r, t], data: mask, constant: true } },
+    build: ({ x, mask }) => zeroRows(x!, mask!), reference: ({ x, mask }) => zeroRowsReference(x!, mask!, d),
+  }));
+}
+
+test.run();
