@@ -179,8 +179,9 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let s${i} = subgroupBroadcast(start${i / SG}, ${i % SG}u);
 #end
   if (n < p.N) {
+    let offset = bias_at(n, z0);
 #for i in 0..TM
-    if (s${i} >= 0) { store(s${i}, n, c${i}); }
+    if (s${i} >= 0) { store(s${i}, n, c${i}, offset); }
 #end
   }
 }

@@ -88,11 +88,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index:
   }
   let c_base = p.c_off + z0 * p.c_z0 + z1 * p.c_z1;
   let n = n0 + 4 * i32(x);
+  let offset = bias_at(n, z0);
 #for i in 0..4
   {
     let m = m0 + 4 * i32(y) + ${i};
     let at = p.c_pos0 + (m % p.m_inner) * p.c_step + z1 * p.c_zpos;
-    if (n < p.N && m < p.M && at >= 0 && at < p.c_len) { store(c_base + (m / p.m_inner) * p.c_outer + at * p.c_row, n, c${i}); }
+    if (n < p.N && m < p.M && at >= 0 && at < p.c_len) { store(c_base + (m / p.m_inner) * p.c_outer + at * p.c_row, n, c${i}, offset); }
   }
 #end
 }

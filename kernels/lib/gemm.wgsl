@@ -21,6 +21,7 @@ struct P {
   c_z0: i32, c_z1: i32, c_off: i32,
   c_outer: i32, c_row: i32,
   c_pos0: i32, c_step: i32, c_zpos: i32, c_len: i32,  // position = pos0 + inner * step + z1 * zpos
+  bias_z0: i32,
   alpha: f32,
 }
 #if A_VEC
@@ -40,7 +41,7 @@ struct P {
 #end
 @group(0) @binding(3) var<uniform> p: P;
 #if BIAS
-@group(0) @binding(4) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
 #end
 #if ACT
 #if C_VEC
@@ -64,11 +65,21 @@ struct P {
 #end
 #end
 
+// The bias of columns n .. n + 3 (past N: any value, those are not stored).
+fn bias_at(n: i32, z0: i32) -> vec4f {
+#if BIAS
+  let at = n + z0 * p.bias_z0;
+  return vec4f(bias[at], bias[at + 1], bias[at + 2], bias[at + 3]);
+#else
+  return vec4f();
+#end
+}
+
 // Stores four neighbouring columns n .. n + 3 of the row that starts at `row` (in units of C).
-fn store(row: i32, n: i32, sum: vec4f) {
+fn store(row: i32, n: i32, sum: vec4f, offset: vec4f) {
   var v = sum * p.alpha;
 #if BIAS
-  v += bias[n >> 2u];
+  v += offset;
 #end
 #if C_VEC
   let at = row + (n >> 2u);

@@ -1,5 +1,6 @@
 import { MGFError } from '../errors.ts';
 import type { Gpu } from './device.ts';
+import { ShaderStage } from './flags.ts';
 import { expandTemplate, reflect, type Constants, type KernelInterface } from './template.ts';
 
 export interface Compiled {
@@ -37,7 +38,7 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   const kernelInterface = reflect(name, wgsl);
   const layout = device.createBindGroupLayout({
     label: name,
-    entries: kernelInterface.bindings.map(({ binding, type }) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } })),
+    entries: kernelInterface.bindings.map(({ binding, type }) => ({ binding, visibility: ShaderStage.COMPUTE, buffer: { type } })),
   });
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ label: name, code: wgsl });

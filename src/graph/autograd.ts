@@ -2,16 +2,15 @@ import { MGFError } from '../errors.ts';
 import type { Graph, Node, Value } from './graph.ts';
 
 /**
- * Gradients of a scalar `loss` with respect to `targets`, by walking the graph back once and appending backward nodes.
- * `add` sums two gradients of one value, `one` makes the seed: they are ops, and the graph knows no op by itself.
- * Throws MGFError('shape') when the loss is not a scalar or a path runs through an op without a gradient.
+ * Gradients of sum(seed * output) over the given outputs with respect to `targets`, by walking the graph back once and appending backward nodes.
+ * `add` sums two gradients of one value: it is an op, and the graph knows no op by itself.
+ * Throws MGFError('shape') when a path runs through an op without a gradient.
  */
-export function backpropagate(loss: Value, seed: Value, targets: readonly Value[], add: (a: Value, b: Value) => Value): Map<Value, Value> {
-  if (loss.shape.some((n) => n !== 1)) throw new MGFError('shape', `grad: the loss must be a scalar, "${loss.name}" has shape [${loss.shape.join(', ')}]`);
-  const graph = loss.graph;
+export function backpropagate(seeds: ReadonlyMap<Value, Value>, targets: readonly Value[], add: (a: Value, b: Value) => Value): Map<Value, Value> {
+  const graph = [...seeds.keys()][0]!.graph;
   const last = graph.nodes.length;
   const reaching = nodesBetween(graph, targets, last);
-  const gradients = new Map<Value, Value>([[loss, seed]]);
+  const gradients = new Map(seeds);
   const accumulate = (value: Value, gradient: Value): void => {
     const sum = gradients.get(value);
     gradients.set(value, sum ? add(sum, gradient) : gradient);

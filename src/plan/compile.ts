@@ -1,13 +1,12 @@
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
+import { BufferUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
-import { elements, formatShape, type Graph, type Node, type Shape, type DType, type Value } from '../graph/graph.ts';
+import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
 import type { Dispatch, Scalar, View } from '../graph/op.ts';
 import { placeBlocks } from './memory.ts';
-import { Program, type PlannedDispatch, type ScalarField } from './program.ts';
-
-/** Storage on the device. */
-export interface Region { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number }
+import { Program, type PlannedDispatch } from './program.ts';
+import { byteSize, writeField, type Region, type ScalarField } from './storage.ts';
 
 export interface CompileOptions {
   /** Small results that every step brings back to the host, by the name they get (losses, norms). */
@@ -18,9 +17,6 @@ export interface CompileOptions {
   readonly place?: ReadonlyMap<Value, Region>;
   readonly label?: string;
 }
-
-/** Bytes that a value occupies: whole vec4s, so that kernels may read the last one. */
-export const byteSize = (shape: Shape): number => Math.max(16, Math.ceil(elements(shape) / 4) * 16);
 
 const isView = (x: Value | View): x is View => 'value' in x;
 
@@ -53,7 +49,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
 
   const { device } = gpu;
   device.pushErrorScope('out-of-memory');
-  const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const storage = BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST;
   const slots = plan.slotBytes.map((size, i) => device.createBuffer({ label: `${label} slot ${i}`, size, usage: storage }));
   const regions = new Map<Value, Region>(placed);
   transient.forEach((v, i) => regions.set(v, { buffer: slots[plan.slotOf[i]!]!, offset: 0, size: byteSize(v.shape) }));
@@ -79,7 +75,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   }
 
   const uniforms = packUniforms(gpu, dispatches, compiled, owners);
-  const uniformBuffer = device.createBuffer({ label: `${label} uniforms`, size: uniforms.data.byteLength, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+  const uniformBuffer = device.createBuffer({ label: `${label} uniforms`, size: uniforms.data.byteLength, usage: BufferUsage.UNIFORM | BufferUsage.COPY_DST });
   owned.push(uniformBuffer);
   device.queue.writeBuffer(uniformBuffer, 0, uniforms.data);
 
@@ -207,12 +203,6 @@ function packUniforms(gpu: Gpu, dispatches: readonly Dispatch[], compiled: reado
     });
   });
   return { data, offsets, sizes, scalars };
-}
-
-export function writeField(view: DataView, offset: number, type: ScalarField['type'], value: number): void {
-  if (type === 'f32') view.setFloat32(offset, value, true);
-  else if (type === 'i32') view.setInt32(offset, value, true);
-  else view.setUint32(offset, value, true);
 }
 
 function checkLimits(gpu: Gpu, v: Value): void {

@@ -1,9 +1,8 @@
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
+import { BufferUsage, MapMode } from '../gpu/flags.ts';
 import { elements, formatShape, type Node, type Value } from '../graph/graph.ts';
-import { writeField, type Region } from './compile.ts';
-
-export interface ScalarField { readonly offset: number; readonly type: 'u32' | 'i32' | 'f32' }
+import { writeField, type Region, type ScalarField } from './storage.ts';
 
 export interface PlannedDispatch {
   readonly node: Node;
@@ -61,7 +60,7 @@ export class Program {
       this.#outputBytes += region.size;
     }
     for (let i = 0; i < STAGING && this.#outputBytes > 0; i++) {
-      const buffer = gpu.device.createBuffer({ label: `${parts.label} read-back ${i}`, size: this.#outputBytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+      const buffer = gpu.device.createBuffer({ label: `${parts.label} read-back ${i}`, size: this.#outputBytes, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
       this.#staging.push({ buffer, busy: Promise.resolve() });
     }
   }
@@ -106,7 +105,7 @@ export class Program {
 
   async #collect(buffer: GPUBuffer): Promise<Record<string, Float32Array<ArrayBuffer>>> {
     try {
-      await buffer.mapAsync(GPUMapMode.READ);
+      await buffer.mapAsync(MapMode.READ);
     } catch (error) {
       this.#raise();
       throw new MGFError('device-lost', `${this.#parts.label}: reading back failed: ${(error as Error).message}`, { cause: error });
@@ -140,7 +139,7 @@ export class Program {
     this.#upload(inputs, scalars);
     const count = dispatches.length * 2, set = 4096;
     const sets = Array.from({ length: Math.ceil(count / set) }, (_, i) => device.createQuerySet({ type: 'timestamp', count: Math.min(set, count - i * set) }));
-    const resolved = device.createBuffer({ size: count * 8, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
+    const resolved = device.createBuffer({ size: count * 8, usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC });
     const encoder = device.createCommandEncoder();
     dispatches.forEach((d, i) => {
       const at = (2 * i) % set;
@@ -211,11 +210,11 @@ export class Program {
 /** Copies a region to the host. */
 export async function readRegion(gpu: Gpu, { buffer, offset, size }: Region): Promise<ArrayBuffer> {
   const { device } = gpu;
-  const staging = device.createBuffer({ size: Math.ceil(size / 4) * 4, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  const staging = device.createBuffer({ size: Math.ceil(size / 4) * 4, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
   const encoder = device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, offset, staging, 0, staging.size);
   device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(GPUMapMode.READ);
+  await staging.mapAsync(MapMode.READ);
   const bytes = staging.getMappedRange().slice(0);
   staging.destroy();
   return bytes;

@@ -1,0 +1,100 @@
+import type { AdapterProfile } from '../gpu/device.ts';
+import { MGFError } from '../errors.ts';
+import type { Value } from '../graph/graph.ts';
+import { kernel, type Dispatch } from '../graph/op.ts';
+import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
+import tileSource from '../../kernels/gemm_tile.wgsl';
+import { ceilDiv } from './launch.ts';
+
+const SUBGROUP = kernel('gemm_subgroup', subgroupSource);
+const TILE = kernel('gemm_tile', tileSource);
+
+/**
+ * C[z] = epilogue(alpha * sum over (k1, k2) of A[z] B[z]); see kernels/lib/gemm.wgsl for what the addresses mean. All strides and offsets in elements.
+ * Fields left out are 0, except counts and steps, whose neutral value is 1, and lengths, which are then unbounded.
+ */
+export interface Gemm {
+  readonly mode: 'nt' | 'nn' | 'tn';
+  readonly a: Value; readonly b: Value; readonly c: Value;
+  readonly m: number; readonly n: number; readonly k2: number; readonly k1?: number;
+  readonly alpha?: number;
+  /** Batch counts z0, z1 and the strides of a, b, c along them. */
+  readonly batch?: readonly [number, number];
+  readonly aZ?: readonly [number, number]; readonly bZ?: readonly [number, number]; readonly cZ?: readonly [number, number];
+  /** Rows per outer index; default: all of them. */
+  readonly mInner?: number;
+  readonly aRow: number; readonly aOuter?: number; readonly aOffset?: number;
+  readonly aPosition?: { readonly start?: number; readonly step?: number; readonly tap?: number; readonly length: number };
+  readonly bRow: number; readonly bK1?: number; readonly bOffset?: number;
+  readonly bPosition?: { readonly start?: number; readonly step?: number; readonly z1?: number; readonly length: number };
+  readonly cRow: number; readonly cOuter?: number; readonly cOffset?: number;
+  readonly cPosition?: { readonly start?: number; readonly step?: number; readonly z1?: number; readonly length: number };
+  /** Phase z1 uses ceil((k1 - z1) / phases) taps: the input gradient of a convolution with that stride. */
+  readonly phases?: number;
+  /** The columns from n to the next multiple of 4 are padding of C and may be overwritten. */
+  readonly paddedColumns?: boolean;
+  readonly bias?: Value | null;
+  /** Bias elements per z0 (groups). */
+  readonly biasZ0?: number;
+  readonly residual?: Value | null;
+  /** 'gelu': C = gelu(x) and `pre` receives x. 'gelu-backward': C = x * gelu'(pre). `pre` has C's layout. */
+  readonly activation?: 'gelu' | 'gelu-backward';
+  readonly pre?: Value;
+}
+
+const UNBOUNDED = 0x7fffffff;
+
+/** The dispatch of one matrix product, in the adapter's kernel family. */
+export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
+  const [n0, n1] = g.batch ?? [1, 1];
+  const z = (strides: readonly [number, number] | undefined): [number, number] => [n0 > 1 ? strides?.[0] ?? 0 : 0, n1 > 1 ? strides?.[1] ?? 0 : 0];
+  const aZ = z(g.aZ), bZ = z(g.bZ), cZ = z(g.cZ);
+  const k1 = g.k1 ?? 1, mode = { nt: 0, nn: 1, tn: 2 }[g.mode];
+  const whole = (...strides: (number | undefined)[]): boolean => strides.every((s) => (s ?? 0) % 4 === 0);
+  const outer = (stride: number | undefined): number => (g.mode === 'tn' || (g.mInner ?? g.m) < g.m ? stride ?? 0 : 0);
+  const aOuter = outer(g.aOuter), cOuter = g.mInner && g.mInner < g.m ? g.cOuter ?? 0 : 0;
+  const bK1 = k1 > 1 ? g.bK1 ?? 0 : 0;
+  // A row that runs along k may be read in vec4s when rows start on vec4s; a tail past k2 is masked (TAIL) but must lie inside the row.
+  const aVec = whole(...aZ, g.aOffset, aOuter, g.aRow) && (g.mode === 'tn' ? g.aRow >= Math.ceil(g.m / 4) * 4 || g.m % 4 === 0 : g.k2 % 4 === 0 || g.aRow >= Math.ceil(g.k2 / 4) * 4);
+  const bVec = whole(...bZ, g.bOffset, bK1, g.bRow) && (g.mode !== 'nt' || g.k2 % 4 === 0 || g.bRow >= Math.ceil(g.k2 / 4) * 4);
+  const cVec = whole(...cZ, g.cOffset, cOuter, g.cRow) && (g.n % 4 === 0 || Boolean(g.paddedColumns));
+  const ua = aVec ? 4 : 1, ub = bVec ? 4 : 1, uc = cVec ? 4 : 1;
+  const params = {
+    M: g.m, N: g.n, K1: k1, K2: g.k2, nz1: n1, m_inner: g.mInner ?? g.m,
+    k1_div: g.phases ?? 1, k1_z: g.phases ? 1 : 0,
+    a_z0: aZ[0] / ua, a_z1: aZ[1] / ua, a_off: (g.aOffset ?? 0) / ua, a_outer: aOuter / ua, a_row: g.aRow / ua,
+    a_pos0: g.aPosition?.start ?? 0, a_step: g.aPosition?.step ?? 1, a_tap: g.aPosition?.tap ?? 0, a_len: g.aPosition?.length ?? UNBOUNDED,
+    b_z0: bZ[0] / ub, b_z1: bZ[1] / ub, b_off: (g.bOffset ?? 0) / ub, b_k1: bK1 / ub, b_row: g.bRow / ub,
+    b_pos0: g.bPosition?.start ?? 0, b_step: g.bPosition?.step ?? 1, b_zpos: g.bPosition?.z1 ?? 0, b_len: g.bPosition?.length ?? UNBOUNDED,
+    c_z0: cZ[0] / uc, c_z1: cZ[1] / uc, c_off: (g.cOffset ?? 0) / uc, c_outer: cOuter / uc, c_row: g.cRow / uc,
+    c_pos0: g.cPosition?.start ?? 0, c_step: g.cPosition?.step ?? 1, c_zpos: g.cPosition?.z1 ?? 0, c_len: g.cPosition?.length ?? UNBOUNDED,
+    bias_z0: g.biasZ0 ?? 0, alpha: g.alpha ?? 1,
+  };
+  const far = Object.entries(params).find(([name, v]) => name !== 'alpha' && (!Number.isInteger(v) || Math.abs(v) > UNBOUNDED));
+  if (far) throw new MGFError('limit', `matrix product: ${far[0]} = ${far[1]} does not fit 32-bit addressing`);
+  const act = Number(g.activation === 'gelu'), dact = Number(g.activation === 'gelu-backward');
+  const constants = {
+    MODE: mode, A_VEC: Number(aVec), B_VEC: Number(bVec), C_VEC: Number(cVec),
+    BIAS: Number(Boolean(g.bias)), ACT: act, DACT: dact, RES: Number(Boolean(g.residual)),
+  };
+  const bind: Record<string, Value> = { a: g.a, b: g.b, c: g.c };
+  if (g.bias) bind['bias'] = g.bias;
+  if (g.pre) bind['pre'] = g.pre;
+  if (g.residual) bind['residual'] = g.residual;
+  if (adapter.family === 'gpu') return { kernel: TILE, constants, bind, params, grid: checkGrid([ceilDiv(g.n, 64), ceilDiv(g.m, 64), n0 * n1]) };
+  const width = adapter.subgroupSize;
+  // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes); fewer rows when there are fewer.
+  // Element-wise stores make a tall tile slow to compile and their shapes are small: one subgroup of rows.
+  const most = !cVec ? width : width >= 8 ? 24 : 16;
+  const rows = Math.min(most, ceilDiv(g.m, width) * width);
+  return {
+    kernel: SUBGROUP, bind, params,
+    constants: { ...constants, TM: rows, TAIL: Number(g.mode !== 'tn' && g.k2 % 4 !== 0) },
+    grid: checkGrid([ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), n0 * n1]),
+  };
+}
+
+function checkGrid(grid: [number, number, number]): [number, number, number] {
+  if (grid.some((n) => n > 65535)) throw new MGFError('limit', `matrix product: a grid of ${grid.join(' x ')} tiles is over WebGPU's 65535; split the batch`);
+  return grid;
+}

@@ -1,0 +1,119 @@
+import { MGFError } from '../errors.ts';
+import { elements, formatShape, type Shape, type Spec, type Value } from '../graph/graph.ts';
+import { defineOp, type BackwardContext, type Dispatch } from '../graph/op.ts';
+import { gemm } from './gemm.ts';
+import { axisSum, transposeLast } from './layout.ts';
+
+interface Attrs { transposeA: boolean; transposeB: boolean }
+
+/** Rows, columns and inner size of one product, and how the two batches meet. */
+function geometry(a: Spec, b: Spec, { transposeA, transposeB }: Attrs): { M: number; N: number; K: number; batch: Shape } {
+  if (a.shape.length < 2 || b.shape.length < 2) throw new MGFError('shape', `matmul: both need two dimensions or more, got ${formatShape(a.shape)} and ${formatShape(b.shape)}`);
+  const [ar, ac] = a.shape.slice(-2) as [number, number], [br, bc] = b.shape.slice(-2) as [number, number];
+  const M = transposeA ? ac : ar, K = transposeA ? ar : ac, kb = transposeB ? bc : br, N = transposeB ? br : bc;
+  const describe = `${formatShape(a.shape)}${transposeA ? '^T' : ''} x ${formatShape(b.shape)}${transposeB ? '^T' : ''}`;
+  if (K !== kb) throw new MGFError('shape', `matmul: ${describe}: inner sizes ${K} and ${kb} differ`);
+  const ab = a.shape.slice(0, -2), bb = b.shape.slice(0, -2), rank = Math.max(ab.length, bb.length);
+  const batch = Array.from({ length: rank }, (_, i) => {
+    const x = ab[i - rank + ab.length] ?? 1, y = bb[i - rank + bb.length] ?? 1;
+    if (x !== y && x !== 1 && y !== 1) throw new MGFError('shape', `matmul: ${describe}: batch sizes ${x} and ${y} do not broadcast`);
+    return Math.max(x, y);
+  });
+  return { M, N, K, batch };
+}
+
+/** One launch of a batched product: two walked axes with a stride per operand, and where each operand starts. In matrices, not elements. */
+interface Walk { counts: [number, number]; strides: [number, number][]; starts: number[] }
+
+/**
+ * Splits a broadcast batch into launches. Neighbouring axes that all operands treat alike are merged; the last two of what remains are walked by the
+ * kernel (stride 0 where an operand broadcasts), any others by one launch per index.
+ */
+function walks(batch: Shape, shapes: readonly Shape[]): Walk[] {
+  const size = (s: Shape, i: number): number => s[i - batch.length + s.length] ?? 1;
+  const axes: { count: number; strides: number[] }[] = [];
+  const step = shapes.map(() => 1);
+  for (let i = batch.length - 1; i >= 0; i--) {
+    if (batch[i] === 1) continue;
+    const strides = shapes.map((s, j) => (size(s, i) === 1 ? 0 : step[j]!)), next = axes[0];
+    shapes.forEach((s, j) => { step[j]! *= size(s, i); });
+    if (next && strides.every((s, j) => s === next.strides[j]! * next.count)) next.count *= batch[i]!;
+    else axes.unshift({ count: batch[i]!, strides });
+  }
+  while (axes.length < 2) axes.unshift({ count: 1, strides: shapes.map(() => 0) });
+  const [outer, inner] = axes.splice(-2) as [typeof axes[0], typeof axes[0]];
+  let starts = [shapes.map(() => 0)];
+  for (const { count, strides } of axes) starts = starts.flatMap((base) => Array.from({ length: count }, (_, i) => base.map((b, j) => b + i * strides[j]!)));
+  return starts.map((s) => ({ counts: [outer.count, inner.count], strides: shapes.map((_, j) => [outer.strides[j]!, inner.strides[j]!]), starts: s }));
+}
+
+const scaled = ([x, y]: [number, number], size: number): [number, number] => [x * size, y * size];
+
+export const matmulOp = defineOp<Attrs>({
+  name: 'matmul',
+  shape([a, b], attrs) {
+    const { M, N, batch } = geometry(a!, b!, attrs);
+    return [{ shape: [...batch, M, N], dtype: 'f32' }];
+  },
+  forward(c) {
+    const { transposeA, transposeB } = c.attrs;
+    return product(c, c.input(0), c.input(1), c.outputs[0]!, transposeA, transposeB);
+  },
+  saves: { inputs: [0, 1], outputs: [] },
+  backward(c) {
+    const { transposeA, transposeB } = c.attrs, a = c.input(0)!, b = c.input(1)!, dy = c.upstream(0)!;
+    const da = c.grad(0), db = c.grad(1), out: Dispatch[] = [];
+    // y = A B: dA = dy B^T, dB = A^T dy; a transposed operand swaps the two factors of its own gradient.
+    if (da) out.push(...reduced(c, da, dy.shape, (target) => (transposeA ? product(c, b, dy, target, transposeB, true) : product(c, dy, b, target, false, !transposeB))));
+    if (db) out.push(...reduced(c, db, dy.shape, (target) => (transposeB ? product(c, dy, a, target, true, transposeA) : product(c, a, dy, target, !transposeA, false))));
+    return out;
+  },
+  cost([a, b], outputs, attrs) {
+    const { K } = geometry(a!, b!, attrs), n = elements(outputs[0]!.shape);
+    return { flops: 2 * n * K, bytes: 4 * (elements(a!.shape) + elements(b!.shape) + n) };
+  },
+});
+
+type Context = Pick<BackwardContext<Attrs>, 'adapter' | 'temp'>;
+
+/** Dispatches of y = op(a) op(b). Both transposed is the one form without a kernel: a is copied transposed first. */
+function product(c: Context, a: Value, b: Value, y: Value, transposeA: boolean, transposeB: boolean): Dispatch[] {
+  if (transposeA && transposeB) {
+    const at = c.temp([...a.shape.slice(0, -2), a.shape.at(-1)!, a.shape.at(-2)!]);
+    return [transposeLast(a, at), ...product(c, at, b, y, false, true)];
+  }
+  const { M, N, K, batch } = geometry(a, b, { transposeA, transposeB });
+  return walks(batch, [a.shape.slice(0, -2), b.shape.slice(0, -2), batch]).map(({ counts, strides, starts }) => gemm(c.adapter, {
+    mode: transposeA ? 'tn' : transposeB ? 'nt' : 'nn', a, b, c: y, m: M, n: N, k2: K, batch: counts,
+    aRow: a.shape.at(-1)!, bRow: b.shape.at(-1)!, cRow: N,
+    aZ: scaled(strides[0]!, M * K), bZ: scaled(strides[1]!, K * N), cZ: scaled(strides[2]!, M * N),
+    aOffset: starts[0]! * M * K, bOffset: starts[1]! * K * N, cOffset: starts[2]! * M * N,
+  }));
+}
+
+/** Writes a gradient; where the operand was broadcast, the full one goes to scratch and is summed over the broadcast axes, one after the other. */
+function reduced(c: Context, target: Value, full: Shape, write: (target: Value) => Dispatch[]): Dispatch[] {
+  const batch = [...full.slice(0, -2)], size = elements(target.shape.slice(-2));
+  const own = (i: number): number => target.shape.slice(0, -2)[i - batch.length + target.shape.length - 2] ?? 1;
+  const axes = batch.map((_, i) => i).filter((i) => own(i) === 1 && batch[i]! > 1);
+  if (!axes.length) return write(target);
+  let from = c.temp([...batch, ...target.shape.slice(-2)]);
+  const out = write(from);
+  axes.forEach((axis, i) => {
+    const count = batch[axis]!, inner = elements(batch.slice(axis + 1)) * size;
+    batch[axis] = 1;
+    const to = i === axes.length - 1 ? target : c.temp([...batch, ...target.shape.slice(-2)]);
+    out.push(axisSum(from, to, count, inner));
+    from = to;
+  });
+  return out;
+}
+
+/**
+ * Batched matrix product a b, either operand transposed in its last two axes; batch axes broadcast.
+ * a [..., M, K], b [..., K, N] -> [..., M, N].
+ * @throws MGFError 'shape'
+ */
+export function matmul(a: Value, b: Value, options: Partial<Attrs> = {}): Value {
+  return a.graph.apply(matmulOp, [a, b], { transposeA: options.transposeA ?? false, transposeB: options.transposeB ?? false })[0]!;
+}
