@@ -1,0 +1,29 @@
+import { gelu, relu, sigmoid, tanh } from '../ops/activation.ts';
+import { layerNorm } from '../ops/layer_norm.ts';
+import { adamw, biasCorrections } from '../optim/adamw.ts';
+import { clipCoefficient, gradNorm, scaleBy } from '../optim/clip.ts';
+import type { CaseBuilder } from './case.ts';
+
+export const cases: Record<string, CaseBuilder> = {
+  layer_norm: (c) => ({
+    y: layerNorm(c.input('x'), c.has('weight') ? c.input('weight') : null, c.has('bias') ? c.input('bias') : null, { eps: c.attrs['eps'] ?? 1e-5 }),
+  }),
+  gelu: (c) => ({ y: gelu(c.input('x')) }),
+  relu: (c) => ({ y: relu(c.input('x')) }),
+  tanh: (c) => ({ y: tanh(c.input('x')) }),
+  sigmoid: (c) => ({ y: sigmoid(c.input('x')) }),
+  adamw: (c) => {
+    const param = c.input('param'), exp_avg = c.input('exp_avg'), exp_avg_sq = c.input('exp_avg_sq');
+    const betas = [c.attrs['beta1'], c.attrs['beta2']] as const;
+    adamw(param, c.input('grad'), exp_avg, exp_avg_sq, {
+      betas, eps: c.attrs['eps'], weightDecay: c.attrs['weight_decay'], lr: c.attrs['lr'], ...biasCorrections(c.attrs['step'], betas),
+    });
+    return { param, exp_avg, exp_avg_sq };
+  },
+  clip_grad_norm: (c) => {
+    const names: string[] = [];
+    while (c.has(`g${names.length}`)) names.push(`g${names.length}`);
+    const gradients = names.map((name) => c.input(name)), norm = gradNorm(gradients), coefficient = clipCoefficient(norm, c.attrs['max_norm']);
+    return { norm, ...Object.fromEntries(names.map((name, i) => [name, scaleBy(gradients[i]!, coefficient)])) };
+  },
+};
