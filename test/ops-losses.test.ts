@@ -1,0 +1,237 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { MGFError } from '../src/errors.ts';
+import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
+import { vectorJacobianProduct } from '../src/ops/grad.ts';
+import { maskedInfoNCE, maskedInfoNCEReference } from '../src/ops/info_nce.ts';
+import { l1Loss, mseLoss, pointwiseLossReference } from '../src/ops/loss.ts';
+import { compile } from '../src/plan/compile.ts';
+import { openTestGpu } from './gpu.ts';
+
+const gpu = await openTestGpu();
+
+type Floats = Float32Array<ArrayBuffer>;
+type Ints = Int32Array<ArrayBuffer>;
+
+function generator(seed: number): () => number {
+  let state = (seed * 2654435761 + 12345) >>> 0;
+  return () => { state = (Math.imul(state, 1664525) + 1013904223) >>> 0; return state / 2 ** 32; };
+}
+const noise = (n: number, seed: number, scale = 1): Floats => {
+  const next = generator(seed);
+  return Float32Array.from({ length: n }, () => scale * (next() + next() + next() - 1.5) * 2);
+};
+const integers = (n: number, below: number, seed: number): Ints => {
+  const next = generator(seed);
+  return Int32Array.from({ length: n }, () => Math.floor(next() * below));
+};
+
+interface Tensor { shape: Shape; data: Floats | Ints; grad?: boolean }
+interface Case {
+  inputs: Record<string, Tensor>;
+  build: (inputs: Record<string, Value>) => Value;
+  /** The same in float64; integer inputs come as they are. */
+  reference?: (inputs: Record<string, Float64Array>) => Float64Array;
+  tolerance?: number;
+  gradTolerance?: number;
+}
+interface Result { y: Floats; gradients: Record<string, Floats> }
+
+const distance = (got: ArrayLike<number>, want: ArrayLike<number>): number => {
+  let error = 0, norm = 0;
+  for (let i = 0; i < want.length; i++) { error += (got[i]! - want[i]!) ** 2; norm += want[i]! ** 2; }
+  return got.length === want.length && Number.isFinite(error) ? Math.sqrt(error) / (Math.sqrt(norm) || 1) : Infinity;
+};
+
+/** Runs a case on the device: output and gradients of sum(up * y), all poisoned before. */
+async function run(name: string, { inputs, build }: Case): Promise<Result & { up: Floats }> {
+  const graph = new Graph(), place = new Map<Value, { buffer: GPUBuffer; offset: number; size: number }>();
+  const values = Object.fromEntries(Object.entries(inputs).map(([k, t]) => {
+    if (!t.grad) return [k, graph.constant(k, t.shape, t.data)];
+    const value = graph.state(k, t.shape, { requiresGrad: true });
+    const buffer = gpu.device.createBuffer({ size: Math.max(16, Math.ceil(t.data.length / 4) * 16), usage: 0x80 | 0x4 | 0x8 });
+    gpu.device.queue.writeBuffer(buffer, 0, t.data);
+    place.set(value, { buffer, offset: 0, size: buffer.size });
+    return [k, value];
+  }));
+  const y = build(values), up = noise(elements(y.shape), 99, 2), wanted = Object.keys(inputs).filter((k) => inputs[k]!.grad);
+  const keep: Record<string, Value> = { y };
+  if (wanted.length) {
+    vectorJacobianProduct(new Map([[y, graph.constant('up', y.shape, up)]]), wanted.map((k) => values[k]!)).forEach((g, i) => { keep[`d ${wanted[i]}`] = g; });
+  }
+  const program = await compile(gpu, graph, { keep, place, label: name });
+  program.poison();
+  await program.step();
+  const gradients: Record<string, Floats> = {};
+  for (const k of wanted) gradients[k] = await program.read(`d ${k}`) as Floats;
+  const result = { y: await program.read('y') as Floats, gradients, up };
+  program.destroy();
+  for (const { buffer } of place.values()) buffer.destroy();
+  return result;
+}
+
+/** Forward against the float64 reference; gradients against its central differences, for every element of small inputs, along directions for large ones. */
+async function check(name: string, c: Case): Promise<Result> {
+  const result = await run(name, c), reference = c.reference!;
+  const f64 = Object.fromEntries(Object.entries(c.inputs).map(([k, t]) => [k, Float64Array.from(t.data)]));
+  const error = distance(result.y, reference(f64));
+  assert.ok(error <= (c.tolerance ?? 5e-6), `${name}: forward is off by ${error}`);
+  const objective = (k: string, x: Float64Array): number => reference({ ...f64, [k]: x }).reduce((sum, v, i) => sum + v * result.up[i]!, 0);
+  for (const [k, got] of Object.entries(result.gradients)) {
+    const x = f64[k]!, h = 1e-5, n = got.length, got1: number[] = [], want: number[] = [];
+    const directions = n <= 600 ? n : 3;
+    for (let d = 0; d < directions; d++) {
+      const direction = n <= 600 ? Float64Array.from(x, (_, i) => Number(i === d)) : Float64Array.from(noise(n, 7 + d));
+      const at = (sign: number): number => objective(k, x.map((v, i) => v + sign * h * direction[i]!));
+      want.push((at(1) - at(-1)) / (2 * h));
+      got1.push(got.reduce((sum, g, i) => sum + g * direction[i]!, 0));
+    }
+    const off = distance(got1, want);
+    assert.ok(off <= (c.gradTolerance ?? 2e-5), `${name}: gradient of ${k} is off by ${off}`);
+  }
+  return result;
+}
+
+const failsWith = (part: RegExp, build: () => unknown): void => {
+  try {
+    build();
+  } catch (error) {
+    assert.instance(error, MGFError);
+    assert.match((error as Error).message, part);
+    return;
+  }
+  assert.unreachable('nothing was thrown');
+};
+
+for (const [kind, op] of [['l1', l1Loss], ['mse', mseLoss]] as const) {
+  for (const [what, shape, mask] of [
+    ['without a mask, odd length', [3, 7], null], ['without a mask', [4, 36], null], ['with a mask over all but the last axis', [2, 19, 8], [2, 19]],
+    ['with a mask and odd rows', [2, 9, 5], [2, 9]], ['with two weights a frame', [3, 11, 16], [3, 11, 2]], ['with a weight an element', [5, 13], [5, 13]],
+    ['of many elements', [3, 1000, 40], [3, 1000]],
+  ] as const) {
+    test(`${kind} loss ${what} is the reference's`, async () => {
+      const weights = mask && Float32Array.from(integers(elements(mask), 2, 5));
+      const y = noise(elements(shape), 2), x = noise(elements(shape), 1);
+      // |x - y| has a kink: keep differences away from it for the central differences.
+      for (let i = 0; i < x.length; i++) if (Math.abs(x[i]! - y[i]!) < 1e-3) x[i] = y[i]! + 0.1;
+      await check(kind, {
+        inputs: { x: { shape, data: x, grad: true }, y: { shape, data: y }, ...(mask && { mask: { shape: mask, data: weights! } }) },
+        build: (v) => op(v['x']!, v['y']!, v['mask'] ?? null),
+        reference: (v) => Float64Array.of(pointwiseLossReference(v['x']!, v['y']!, v['mask'] ?? null, kind)),
+      });
+    });
+  }
+  test(`${kind} loss of nothing but masked elements is zero, whatever they hold`, async () => {
+    const { y, gradients } = await run(kind, {
+      inputs: { x: { shape: [2, 4], data: Float32Array.of(1, 2, NaN, 4, 5, 6, 7, Infinity), grad: true }, y: { shape: [2, 4], data: noise(8, 1) }, mask: { shape: [2], data: new Float32Array(2) } },
+      build: (v) => op(v['x']!, v['y']!, v['mask']!),
+    });
+    assert.equal([...y], [0]);
+    assert.equal([...gradients['x']!], new Array(8).fill(0));
+  });
+}
+
+test('the l1 gradient is zero where both are equal', async () => {
+  const { gradients, up } = await run('l1', {
+    inputs: { x: { shape: [4], data: Float32Array.of(1, 2, 3, 4), grad: true }, y: { shape: [4], data: Float32Array.of(1, 3, 3, 0) } },
+    build: (v) => l1Loss(v['x']!, v['y']!),
+  });
+  assert.equal([...gradients['x']!], [0, -up[0]! / 4, 0, up[0]! / 4]);
+});
+
+test('a mask that does not divide x is refused with both shapes', () => {
+  const g = new Graph();
+  failsWith(/l1_loss: a mask \[4\] cannot weigh equal groups of x \[2, 5\]/, () => l1Loss(g.input('x', [2, 5]), g.input('y', [2, 5]), g.input('m', [4])));
+  failsWith(/mse_loss: x \[2, 5\] and y \[5, 2\]/, () => mseLoss(g.input('a', [2, 5]), g.input('b', [5, 2])));
+});
+
+interface Contrast { B: number; T: number; P: number; N: number; K: number; repeat?: boolean; weights?: boolean }
+
+/** Distinct anchors (or, with `repeat`, any), negatives from all frames but the anchor's; the last third of weighted anchors are fillers on frame 0. */
+function contrast({ B, T, P, N, K, repeat, weights }: Contrast): Record<string, Tensor> & { anchor: Tensor; negatives: Tensor } {
+  const F = B * T, order = [...integers(F, 1 << 20, 3)].map((v, i) => [v, i] as const).sort((a, b) => a[0] - b[0]).map(([, i]) => i);
+  const anchor = repeat ? integers(N, F, 4) : Int32Array.from(order.slice(0, N));
+  const negatives = integers(N * K, F - 1, 5).map((v, i) => v + Number(v >= anchor[Math.floor(i / K)]!));
+  const w = Float32Array.from({ length: N }, (_, n) => Number(n < (2 * N) / 3));
+  if (weights) w.forEach((v, n) => { if (!v) { anchor[n] = 0; negatives.fill(0, n * K, (n + 1) * K); } });
+  return {
+    c: { shape: [B, T, P], data: noise(F * P, 1), grad: true }, z: { shape: [B, T, P], data: noise(F * P, 2), grad: true },
+    anchor: { shape: [N], data: anchor }, negatives: { shape: [N, K], data: negatives }, ...(weights && { weights: { shape: [N], data: w } }),
+  };
+}
+const infoNCECase = (inputs: Record<string, Tensor>, temperature: number, output: 0 | 1 = 0): Case => ({
+  inputs,
+  build: (v) => maskedInfoNCE(v['c']!, v['z']!, v['anchor']!, v['negatives']!, { temperature, weights: v['weights'] ?? null })[output],
+  reference: (v) => {
+    const { loss, accuracy } = maskedInfoNCEReference(v['c']!, v['z']!, inputs['anchor']!.data as Ints, inputs['negatives']!.data as Ints, inputs['c']!.shape.at(-1)!, {
+      temperature, ...(v['weights'] && { weights: v['weights'] }),
+    });
+    return Float64Array.of(output ? accuracy : loss);
+  },
+});
+const frozen = (inputs: Record<string, Tensor>): Record<string, Tensor> => Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, { ...t, grad: false }]));
+
+for (const [what, sizes] of [
+  ['with distinct anchors', { B: 2, T: 9, P: 16, N: 10, K: 7 }], ['with odd channels', { B: 2, T: 9, P: 13, N: 7, K: 10 }],
+  ['with repeated anchors', { B: 1, T: 6, P: 8, N: 11, K: 5, repeat: true }], ['with weight-0 fillers on a frame that is an anchor too', { B: 2, T: 12, P: 8, N: 17, K: 9, weights: true }],
+  ['with one anchor and one negative', { B: 1, T: 2, P: 4, N: 1, K: 1 }], ['with more anchors than blocks of the index', { B: 3, T: 60, P: 8, N: 170, K: 20 }],
+  ['at the size of the micro preset', { B: 8, T: 96, P: 64, N: 384, K: 100, weights: true }],
+] as const) {
+  test(`masked InfoNCE ${what} is the reference's, and so is its accuracy`, async () => {
+    const inputs = contrast(sizes);
+    const result = await check('masked_info_nce', infoNCECase(inputs, 0.1));
+    await check('masked_info_nce accuracy', infoNCECase(frozen(inputs), 0.1, 1));
+    const F = sizes.B * sizes.T, used = new Set<number>();
+    inputs.anchor.data.forEach((f, n) => { if (!inputs['weights'] || inputs['weights'].data[n]) used.add(f); });
+    for (let f = 0; f < F; f++) {
+      const row = result.gradients['c']!.subarray(f * sizes.P, (f + 1) * sizes.P);
+      assert.is(row.some((v) => v !== 0), used.has(f), `row ${f} of dc`);
+    }
+  });
+}
+
+test('masked InfoNCE repeats bit for bit', async () => {
+  const c = infoNCECase(contrast({ B: 2, T: 50, P: 32, N: 60, K: 40, repeat: true }), 0.1);
+  const first = await run('first', c), second = await run('second', c);
+  assert.equal(first, second);
+});
+
+test('masked InfoNCE of identical vectors is ln(K + 1) with no hit, and its gradients vanish', async () => {
+  const inputs = contrast({ B: 1, T: 20, P: 16, N: 10, K: 12 });
+  for (const k of ['c', 'z']) inputs[k]!.data = Float32Array.from({ length: 320 }, (_, i) => 1 + (i % 16));
+  const { y, gradients } = await run('constant', infoNCECase(inputs, 0.1));
+  assert.ok(Math.abs(y[0]! - Math.log(13)) < 1e-5, `${y[0]}`);
+  assert.is((await run('constant', infoNCECase(frozen(inputs), 0.1, 1))).y[0], 0);
+  for (const g of Object.values(gradients)) assert.ok(g.every((v) => Math.abs(v) < 1e-6));
+});
+
+test('masked InfoNCE counts a duplicate of the positive as a tie, and the loss has the floor ln 2', async () => {
+  const inputs = contrast({ B: 1, T: 8, P: 8, N: 4, K: 3 });
+  inputs['z']!.data = inputs['c']!.data.map((v, i) => v + 0.3 * inputs['z']!.data[i]!) as Floats;
+  for (let n = 0; n < 4; n++) inputs.negatives.data[n * 3] = inputs.anchor.data[n]!;
+  const { y } = await check('tie', infoNCECase(inputs, 0.1));
+  assert.ok(y[0]! >= Math.log(2) - 1e-5);
+  assert.is((await run('tie', infoNCECase(frozen(inputs), 0.1, 1))).y[0], 0);
+});
+
+test('masked InfoNCE stays finite for zero vectors and very long ones', async () => {
+  const inputs = contrast({ B: 1, T: 8, P: 8, N: 4, K: 3 });
+  inputs['c']!.data = noise(64, 1, 1e6);
+  inputs['c']!.data.fill(0, 8 * inputs.anchor.data[0]!, 8 * inputs.anchor.data[0]! + 8);
+  inputs['z']!.data.fill(0, 8 * inputs.negatives.data[4]!, 8 * inputs.negatives.data[4]! + 8);
+  const c = infoNCECase(inputs, 0.1), { y, gradients } = await run('zero', c);
+  assert.ok(distance(y, c.reference!(Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, Float64Array.from(t.data)])))) < 1e-5);
+  for (const g of Object.values(gradients)) assert.ok(g.every(Number.isFinite));
+});
+
+test('the accuracy of masked InfoNCE cannot be minimised', async () => {
+  const { inputs, build } = infoNCECase(contrast({ B: 1, T: 4, P: 4, N: 2, K: 2 }), 0.1, 1);
+  try {
+    await run('accuracy', { inputs, build });
+    assert.unreachable('nothing was thrown');
+  } catch (error) {
+    assert.match((error as Error).message, /accuracy cannot be part of what is minimised/);
+  }
+});
+
+test.run();
