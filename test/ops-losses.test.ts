@@ -5,6 +5,8 @@ import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
 import { vectorJacobianProduct } from '../src/ops/grad.ts';
 import { maskedInfoNCE, maskedInfoNCEReference } from '../src/ops/info_nce.ts';
 import { l1Loss, mseLoss, pointwiseLossReference } from '../src/ops/loss.ts';
+import { maskedMean, maskedMeanReference } from '../src/ops/masked_mean.ts';
+import { ntXent, ntXentReference } from '../src/ops/nt_xent.ts';
 import { compile } from '../src/plan/compile.ts';
 import { openTestGpu } from './gpu.ts';
 
@@ -233,5 +235,43 @@ test('the accuracy of masked InfoNCE cannot be minimised', async () => {
     assert.match((error as Error).message, /accuracy cannot be part of what is minimised/);
   }
 });
+
+for (const [B, P] of [[2, 4], [3, 7], [8, 64], [5, 12], [40, 16]] as const) {
+  test(`NT-Xent of ${B} pairs of ${P} channels is the reference's`, async () => {
+    await check('nt_xent', {
+      inputs: { a: { shape: [B, P], data: noise(B * P, 1), grad: true }, b: { shape: [B, P], data: noise(B * P, 2), grad: true } },
+      build: (v) => ntXent(v['a']!, v['b']!, { temperature: 0.1 }),
+      reference: (v) => Float64Array.of(ntXentReference(v['a']!, v['b']!, P, 0.1)),
+    });
+  });
+}
+
+test('NT-Xent of identical vectors is ln(2B - 1), and stays finite for a zero vector', async () => {
+  const same: Record<string, Tensor> = { a: { shape: [6, 8], data: new Float32Array(48).fill(3), grad: true }, b: { shape: [6, 8], data: new Float32Array(48).fill(0.5) } };
+  const build = (v: Record<string, Value>): Value => ntXent(v['a']!, v['b']!);
+  const { y, gradients } = await run('same', { inputs: same, build });
+  assert.ok(Math.abs(y[0]! - Math.log(11)) < 1e-5);
+  assert.ok(gradients['a']!.every((v) => Math.abs(v) < 1e-5));
+  same['a']!.data.fill(0, 0, 8);
+  const zero = await run('zero', { inputs: same, build });
+  assert.ok([...zero.y, ...zero.gradients['a']!].every(Number.isFinite));
+});
+
+test('NT-Xent of one utterance is refused', () => {
+  const g = new Graph();
+  failsWith(/nt_xent: one utterance has no negatives/, () => ntXent(g.input('a', [1, 8]), g.input('b', [1, 8])));
+});
+
+for (const [shape, masked] of [[[3, 21, 16], true], [[2, 5, 7], true], [[2, 40, 12], false], [[1, 1, 3], false]] as const) {
+  test(`mean over time of [${shape.join(', ')}]${masked ? ' under a mask' : ''} is the reference's`, async () => {
+    const [B, T, D] = shape, mask = Float32Array.from(integers(B * T, 2, 8));
+    mask.fill(0, 0, T); // a row without any frame is zero
+    await check('masked_mean', {
+      inputs: { x: { shape, data: noise(B * T * D, 1), grad: true }, ...(masked && { mask: { shape: [B, T], data: mask } }) },
+      build: (v) => maskedMean(v['x']!, v['mask'] ?? null),
+      reference: (v) => maskedMeanReference(v['x']!, v['mask'] ?? null, shape),
+    });
+  });
+}
 
 test.run();

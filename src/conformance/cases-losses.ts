@@ -1,0 +1,21 @@
+import type { Value } from '../graph/graph.ts';
+import { maskedInfoNCE } from '../ops/info_nce.ts';
+import { l1Loss, mseLoss } from '../ops/loss.ts';
+import { maskedMean } from '../ops/masked_mean.ts';
+import { ntXent } from '../ops/nt_xent.ts';
+import type { CaseBuilder, CaseInputs } from './case.ts';
+
+/** An integer mask of a case as the f32 weights that the ops take. */
+const mask = (c: CaseInputs): Value | null => {
+  if (!c.has('mask')) return null;
+  const { shape, data } = c.tensor('mask');
+  return c.graph.constant('mask', shape, Float32Array.from(data));
+};
+
+export const cases: Record<string, CaseBuilder> = {
+  l1_loss: (c) => ({ y: l1Loss(c.input('x'), c.input('y'), mask(c)) }),
+  mse_loss: (c) => ({ y: mseLoss(c.input('x'), c.input('y'), mask(c)) }),
+  masked_info_nce: (c) => ({ y: maskedInfoNCE(c.input('c'), c.input('z'), c.input('anchor'), c.input('negatives'), { temperature: c.attrs['temperature'] })[0] }),
+  nt_xent: (c) => ({ y: ntXent(c.input('a'), c.input('b'), { temperature: c.attrs['temperature'] }) }),
+  masked_mean: (c) => ({ y: maskedMean(c.input('x'), mask(c)) }),
+};
