@@ -25,24 +25,18 @@ export function oggEnd(bytes: Uint8Array): { cut: boolean; granule: number } {
   return { cut: left < 0 || (left > 0 && left < 27 && startsWith(bytes.subarray(at), 'OggS'.slice(0, left))), granule };
 }
 
-/** Samples per channel of an Ogg Opus file (RFC 7845: last granule position less the pre-skip), or 0 if unknown. */
-export function opusSamples(bytes: Uint8Array): number {
+/** Samples per channel at `rate` of an Ogg Opus file (RFC 7845: last granule position less the pre-skip, at 48 kHz), or 0 if unknown. */
+export function opusSamples(bytes: Uint8Array, rate: number): number {
   const packet = oggPacketStart(bytes);
   if (packet + 12 > bytes.length) return 0;
-  return Math.max(0, oggEnd(bytes).granule - (bytes[packet + 10]! | bytes[packet + 11]! << 8));
-}
-
-/** Samples per channel in FLAC's STREAMINFO, or 0 if it does not say. */
-export function flacSamples(bytes: Uint8Array): number {
-  if (!startsWith(bytes, 'fLaC') || bytes.length < 26) return 0;
-  return (bytes[21]! & 0x0f) * 2 ** 32 + new DataView(bytes.buffer, bytes.byteOffset).getUint32(22);
+  return Math.max(0, Math.round((oggEnd(bytes).granule - (bytes[packet + 10]! | bytes[packet + 11]! << 8)) * rate / 48000));
 }
 
 const BITRATES_1 = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
 const BITRATES_2 = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
 const RATES = [44100, 48000, 32000];
 
-interface Mp3Frame { bytes: number; samples: number; tagOffset: number }
+interface Mp3Frame { bytes: number; samples: number; rate: number; tagOffset: number }
 
 /** The MPEG layer III frame header at byte `at`, or undefined if none is there. */
 function mp3Frame(bytes: Uint8Array, at: number): Mp3Frame | undefined {
@@ -55,11 +49,11 @@ function mp3Frame(bytes: Uint8Array, at: number): Mp3Frame | undefined {
   const hz = rate / (first ? 1 : version === 2 ? 2 : 4);
   const samples = first ? 1152 : 576;
   const sideInfo = first ? ((b3 >> 6) === 3 ? 17 : 32) : ((b3 >> 6) === 3 ? 9 : 17);
-  return { bytes: Math.floor((samples / 8) * kbps * 1000 / hz) + ((b2 >> 1) & 1), samples, tagOffset: 4 + sideInfo };
+  return { bytes: Math.floor((samples / 8) * kbps * 1000 / hz) + ((b2 >> 1) & 1), samples, rate: hz, tagOffset: 4 + sideInfo };
 }
 
-/** Walks the frames of an MP3 file: whether it ends within one, and the samples its Xing/Info tag promises (0 without a tag). */
-export function mp3End(bytes: Uint8Array): { cut: boolean; promised: number } {
+/** Walks the frames of an MP3 file: whether it ends within one, its rate, and the samples its Xing/Info tag promises (0 without a tag). */
+export function mp3End(bytes: Uint8Array): { cut: boolean; promised: number; sampleRate: number } {
   let at = 0, promised = 0;
   if (startsWith(bytes, 'ID3') && bytes.length > 10) { // size in four bytes of seven bits
     at = 10 + ((bytes[6]! & 127) << 21 | (bytes[7]! & 127) << 14 | (bytes[8]! & 127) << 7 | (bytes[9]! & 127));
@@ -72,5 +66,5 @@ export function mp3End(bytes: Uint8Array): { cut: boolean; promised: number } {
     }
   }
   for (let frame = first; frame; frame = mp3Frame(bytes, at)) at += frame.bytes;
-  return { cut: at > bytes.length, promised };
+  return { cut: at > bytes.length, promised, sampleRate: first?.rate ?? 0 };
 }

@@ -7,7 +7,8 @@ import { OggVorbisDecoder } from '@wasm-audio-decoders/ogg-vorbis';
 import { MPEGDecoder } from 'mpg123-decoder';
 import { OggOpusDecoder } from 'ogg-opus-decoder';
 import { MGFError } from '../errors.ts';
-import { flacSamples, mp3End, oggEnd, oggPacketStart, opusSamples, startsWith } from './containers.ts';
+import { mp3End, oggEnd, oggPacketStart, opusSamples, startsWith } from './containers.ts';
+import { splitFlac } from './flac.ts';
 import { resampleTo16k } from './resample.ts';
 import { SAMPLE_RATE } from './sampling.ts';
 import { audioError, decodeWav, truncatedError } from './wav.ts';
@@ -18,36 +19,45 @@ export type { DecodedAudio } from './wav.ts';
 /** File name endings looked for in folders. */
 export const AUDIO_EXTENSIONS = ['wav', 'wave', 'flac', 'mp3', 'ogg', 'oga', 'opus'] as const;
 
-type Compressed = 'flac' | 'mp3' | 'vorbis' | 'opus';
+type Compressed = 'flac' | 'ogg-flac' | 'mp3' | 'vorbis' | 'opus';
 
 /** What the WASM decoders have in common. */
 interface WasmDecoder {
   ready: Promise<void>;
-  decode(bytes: Uint8Array): Promise<WasmAudio>;
+  /** Decodes a whole file; for FLAC its packets. */
+  decode(packets: Uint8Array[]): Promise<WasmAudio>;
   reset(): Promise<void>;
   free(): void;
 }
 interface WasmAudio { channelData: Float32Array[]; samplesDecoded: number; sampleRate: number; errors: { message: string }[] }
 
 function openDecoder(format: Compressed): WasmDecoder {
+  if (format === 'flac') {
+    const flac = new FLACDecoder();
+    return { ready: flac.ready, decode: (packets) => flac.decodeFrames(packets), reset: () => flac.reset(), free: () => flac.free() };
+  }
   if (format === 'mp3') {
     const mp3 = new MPEGDecoder();
-    return { ready: mp3.ready, decode: async (bytes) => mp3.decode(bytes), reset: () => mp3.reset(), free: () => mp3.free() };
+    return { ready: mp3.ready, decode: async ([bytes]) => mp3.decode(bytes!), reset: () => mp3.reset(), free: () => mp3.free() };
   }
-  const decoder = format === 'flac' ? new FLACDecoder() : format === 'vorbis' ? new OggVorbisDecoder() : new OggOpusDecoder();
-  return { ready: decoder.ready, decode: (bytes) => decoder.decodeFile(bytes), reset: () => decoder.reset(), free: () => decoder.free() };
+  const decoder = format === 'ogg-flac' ? new FLACDecoder() : format === 'vorbis' ? new OggVorbisDecoder() : new OggOpusDecoder(OPUS_OPTIONS);
+  // decodeFile ends with a reset of its own.
+  return { ready: decoder.ready, decode: ([bytes]) => decoder.decodeFile(bytes!), reset: async () => {}, free: () => decoder.free() };
 }
+
+/** Opus decodes to 16 kHz by itself, several times faster than to 48 kHz with a resampling after it. The package's types lack the option. */
+const OPUS_OPTIONS = { sampleRate: SAMPLE_RATE } as ConstructorParameters<typeof OggOpusDecoder>[0];
 
 /** Decoders kept open between files, because starting one costs as much as decoding a second of audio. One file at a time; `free` when done. */
 export class DecoderPool {
   readonly #open = new Map<Compressed, WasmDecoder>();
 
-  async decode(format: Compressed, bytes: Uint8Array): Promise<WasmAudio> {
+  async decode(format: Compressed, packets: Uint8Array[]): Promise<WasmAudio> {
     const decoder = this.#open.get(format) ?? openDecoder(format);
     this.#open.delete(format);
     try {
       await decoder.ready;
-      const audio = await decoder.decode(bytes);
+      const audio = await decoder.decode(packets);
       await decoder.reset();
       this.#open.set(format, decoder);
       return audio;
@@ -77,7 +87,7 @@ function sniff(bytes: Uint8Array, name: string): 'wav' | Compressed {
     const packet = oggPacketStart(bytes);
     if (startsWith(bytes, 'OpusHead', packet)) return 'opus';
     if (startsWith(bytes, '\x01vorbis', packet)) return 'vorbis';
-    if (startsWith(bytes, '\x7fFLAC', packet)) return 'flac';
+    if (startsWith(bytes, '\x7fFLAC', packet)) return 'ogg-flac';
     throw audioError(name, 'it is an Ogg file, but holds neither Vorbis, Opus nor FLAC');
   }
   // 11 sync bits; layer bits 00 would be AAC.
@@ -89,8 +99,8 @@ function sniff(bytes: Uint8Array, name: string): 'wav' | Compressed {
 
 /** MP3 encoders pad by up to three frames, which gapless decoding removes again. */
 const MP3_PADDING = 4 * 1152;
-/** The longest Opus packet (120 ms at 48 kHz) and a usual pre-skip. */
-const OPUS_PADDING = 5760 + 3840;
+/** The longest Opus packet (120 ms) and a usual pre-skip (80 ms). */
+const OPUS_PADDING = 0.2 * SAMPLE_RATE;
 
 /**
  * Decodes a whole file held in memory.
@@ -112,26 +122,29 @@ async function decodeCompressed(format: Compressed, bytes: Uint8Array, name: str
   if ((mp3?.cut && mp3.promised === 0) || (startsWith(bytes, 'OggS') && oggEnd(bytes).cut)) {
     throw audioError(name, `it is truncated (it ends within ${mp3 ? 'an MP3 frame' : 'an Ogg page'}); copy or export it again`);
   }
+  const flac = format === 'flac' ? splitFlac(bytes) : undefined;
+  if (format === 'flac' && !flac) throw audioError(name, 'its FLAC header is damaged or cut off');
   const decoders = pool ?? new DecoderPool();
   let audio: WasmAudio;
   try {
-    audio = await decoders.decode(format, bytes);
+    audio = await decoders.decode(format, flac?.packets ?? [bytes]);
   } catch (error) {
     throw audioError(name, `the ${format} decoder gave up (${error instanceof Error ? error.message : String(error)})`, { cause: error });
   } finally {
     if (!pool) decoders.free();
   }
-  const promised = mp3 ? mp3.promised : format === 'flac' ? flacSamples(bytes) : 0;
-  const missing = promised - audio.samplesDecoded;
-  if (missing > (format === 'mp3' ? MP3_PADDING : 0) && audio.sampleRate > 0) {
-    throw truncatedError(name, promised / audio.sampleRate, audio.samplesDecoded / audio.sampleRate);
+  const header = flac ?? mp3;
+  const sampleRate = audio.samplesDecoded > 0 && !flac ? audio.sampleRate : header?.sampleRate ?? audio.sampleRate;
+  const promised = header?.promised ?? 0;
+  if (promised - audio.samplesDecoded > (mp3 ? MP3_PADDING : 0)) {
+    throw truncatedError(name, promised / sampleRate, audio.samplesDecoded / sampleRate, true);
   }
   if (audio.errors.length > 0) throw audioError(name, `its ${format} data are damaged (${audio.errors[0]!.message})`);
   let channels = audio.channelData;
-  const opus = format === 'opus' ? opusSamples(bytes) : 0;
+  const opus = format === 'opus' ? opusSamples(bytes, sampleRate) : 0;
   // The decoder leaves the padding of the last packet in. More than that is a chained stream, whose granules start again.
   if (opus > 0 && audio.samplesDecoded - opus <= OPUS_PADDING) channels = channels.map((c) => c.subarray(0, opus));
-  return { sampleRate: audio.sampleRate, channels };
+  return { sampleRate, channels };
 }
 
 /** A stretch of a recording, in seconds; the whole of it by default. */

@@ -15,8 +15,10 @@ export function audioError(name: string, problem: string, options?: ErrorOptions
   return new MGFError('audio', `Cannot read "${name}": ${problem}.`, options);
 }
 
-export function truncatedError(name: string, promised: number, there: number): MGFError {
-  return audioError(name, `it is truncated (its header promises ${promised.toFixed(2)} s of audio, ${there.toFixed(2)} s are there); copy or export it again`);
+/** `damaged`: whether the missing audio may be there but unreadable. */
+export function truncatedError(name: string, promised: number, there: number, damaged: boolean): MGFError {
+  const what = damaged ? 'truncated or damaged' : 'truncated';
+  return audioError(name, `it is ${what} (its header promises ${promised.toFixed(2)} s of audio, ${there.toFixed(2)} s are there); copy or export it again`);
 }
 
 /** Reads one sample at a byte offset, full scale = 1. */
@@ -54,7 +56,7 @@ export function decodeWav(bytes: Uint8Array, name: string): DecodedAudio {
       if (frameBytes === 0 || channelCount === 0 || sampleRate === 0) throw audioError(name, 'its WAV header is damaged (no usable format before the samples)');
       const there = bytes.length - body;
       const open = size === 0 || size === 0xffffffff;
-      if (!open && size > there) throw truncatedError(name, size / frameBytes / sampleRate, there / frameBytes / sampleRate);
+      if (!open && size > there) throw truncatedError(name, size / frameBytes / sampleRate, there / frameBytes / sampleRate, false);
       const sampleBytes = frameBytes / channelCount;
       const read = sampleReader(view, format, sampleBytes);
       if (!read) {
