@@ -2,9 +2,11 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
 import { activationReference, gelu, relu, sigmoid, tanh, type Activation } from '../src/ops/activation.ts';
+import { dropout, dropoutAdd, dropoutReference } from '../src/ops/dropout.ts';
 import { vectorJacobianProduct } from '../src/ops/grad.ts';
 import { layerNorm, layerNormReference } from '../src/ops/layer_norm.ts';
 import { maskRows, maskRowsReference, zeroRows, zeroRowsReference } from '../src/ops/mask.ts';
+import { philox4x32 } from '../src/ops/philox.ts';
 import { compile } from '../src/plan/compile.ts';
 import { openTestGpu } from './gpu.ts';
 
@@ -143,5 +145,40 @@ for (const [r, t, d] of [[2, 7, 12], [1, 1, 5], [3, 65, 7]] as const) {
     build: ({ x, mask }) => zeroRows(x!, mask!), reference: ({ x, mask }) => zeroRowsReference(x!, mask!, d),
   }));
 }
+
+test('Philox gives the numbers published with Random123', () => {
+  const words = new Uint32Array(4);
+  philox4x32(0, 0, 0, 0, 0, 0, words);
+  assert.equal([...words], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+  philox4x32(0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, words);
+  assert.equal([...words], [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
+});
+
+const seeds = { seed_lo: 0xdeadbeef, seed_hi: 7, step: 12 };
+test('dropout drops what the reference drops, forwards and backwards', async () => {
+  await check('dropout', {
+    inputs: { x: { shape: [5, 13], data: noise(65, 13) } }, scalars: seeds,
+    build: ({ x }) => dropout(x!, { p: 0.3 }), reference: ({ x }) => dropoutReference(x!, { p: 0.3, node: 0 }, [seeds.seed_lo, seeds.seed_hi], seeds.step),
+  });
+  await check('dropout with a residual', {
+    inputs: { x: { shape: [4, 16], data: noise(64, 14) }, residual: { shape: [4, 16], data: noise(64, 15) } }, scalars: seeds,
+    build: ({ x, residual }) => dropoutAdd(gelu(x!), residual!, { p: 0.5 }),
+    reference: ({ x, residual }) => dropoutReference(reference('gelu')(x!), { p: 0.5, node: 1 }, [seeds.seed_lo, seeds.seed_hi], seeds.step).map((v, i) => v + residual![i]!),
+  });
+});
+
+test('dropout keeps the share it should and draws anew for another step or another place', () => {
+  const x = new Float64Array(40000).fill(1), kept = (node: number, step: number): Float64Array => dropoutReference(x, { p: 0.1, node }, [1, 2], step);
+  const base = kept(3, 1);
+  assert.ok(Math.abs(base.reduce((a, b) => a + Number(b > 0), 0) / x.length - 0.9) < 0.006);
+  for (const other of [kept(4, 1), kept(3, 2)]) assert.ok(Math.abs(base.reduce((a, b, i) => a + Number(b > 0 && other[i]! > 0), 0) / x.length - 0.81) < 0.008);
+});
+
+test('a dropout of 0 adds no node', () => {
+  const graph = new Graph(), x = graph.input('x', [4]);
+  assert.is(dropout(x, { p: 0 }), x);
+  assert.is(graph.nodes.length, 0);
+  assert.throws(() => dropout(x, { p: 1 }), /dropout: the probability is 1/);
+});
 
 test.run();
