@@ -3,10 +3,12 @@ import * as assert from 'uvu/assert';
 import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
 import { activationReference, gelu, relu, sigmoid, tanh, type Activation } from '../src/ops/activation.ts';
 import { dropout, dropoutAdd, dropoutReference } from '../src/ops/dropout.ts';
+import { groupNorm, groupNormReference } from '../src/ops/group_norm.ts';
 import { vectorJacobianProduct } from '../src/ops/grad.ts';
 import { layerNorm, layerNormReference } from '../src/ops/layer_norm.ts';
 import { maskRows, maskRowsReference, zeroRows, zeroRowsReference } from '../src/ops/mask.ts';
 import { philox4x32 } from '../src/ops/philox.ts';
+import { weightNorm, weightNormReference } from '../src/ops/weight_norm.ts';
 import { compile } from '../src/plan/compile.ts';
 import { openTestGpu } from './gpu.ts';
 
@@ -143,6 +145,34 @@ for (const [r, t, d] of [[2, 7, 12], [1, 1, 5], [3, 65, 7]] as const) {
   test(`rows [${r}, ${t}, ${d}] of mask 0 become 0 and pass no gradient`, () => check('zero_rows', {
     inputs: { x: { shape: [r, t, d], data: noise(r * t * d, 12) }, mask: { shape: [r, t], data: mask, constant: true } },
     build: ({ x, mask }) => zeroRows(x!, mask!), reference: ({ x, mask }) => zeroRowsReference(x!, mask!, d),
+  }));
+}
+
+for (const [B, T, C, groups] of [[2, 50, 16, 4], [2, 127, 16, 16], [1, 65, 7, 7], [3, 130, 6, 2], [2, 1, 12, 4], [1, 9, 12, 6]] as const) {
+  for (const activation of ['none', 'gelu'] as const) {
+    test(`group norm of [${B}, ${T}, ${C}] in ${groups} groups${activation === 'gelu' ? ' with GELU' : ''} and its gradients agree with the reference`, () => check('group_norm', {
+      inputs: {
+        x: { shape: [B, T, C], data: noise(B * T * C, 16, 2, 3) }, weight: { shape: [C], data: noise(C, 17, 0.5, 1) }, bias: { shape: [C], data: noise(C, 18) },
+      },
+      build: ({ x, weight, bias }) => groupNorm(x!, weight!, bias!, { groups, activation }),
+      reference: ({ x, weight, bias }) => {
+        const y = groupNormReference(x!, weight!, bias!, [B, T, C], groups, 1e-5);
+        return activation === 'gelu' ? reference('gelu')(y) : y;
+      },
+    }));
+  }
+}
+
+test('group norm keeps its digits when the mean is ten thousand times the spread', () => check('group_norm', {
+  inputs: { x: { shape: [1, 300, 8], data: noise(2400, 19, 1, 1e4) }, weight: { shape: [8], data: noise(8, 20, 0.5, 1) }, bias: { shape: [8], data: noise(8, 21) } },
+  build: ({ x, weight, bias }) => groupNorm(x!, weight!, bias!, { groups: 8 }),
+  reference: ({ x, weight, bias }) => groupNormReference(x!, weight!, bias!, [1, 300, 8], 8, 1e-5),
+}));
+
+for (const [out, K, C] of [[32, 5, 8], [7, 4, 3], [130, 16, 4], [3, 1, 5]] as const) {
+  test(`weight norm of [${out}, ${K}, ${C}] and its gradients agree with the reference`, () => check('weight_norm', {
+    inputs: { v: { shape: [out, K, C], data: noise(out * K * C, 22, 0.3, 0.1) }, g: { shape: [1, K, 1], data: noise(K, 23, 0.5, 2) } },
+    build: ({ v, g }) => weightNorm(v!, g!), reference: ({ v, g }) => weightNormReference(v!, g!, K, C),
   }));
 }
 

@@ -1,4 +1,5 @@
 import { gelu, relu, sigmoid, tanh } from '../ops/activation.ts';
+import { groupNorm } from '../ops/group_norm.ts';
 import { layerNorm } from '../ops/layer_norm.ts';
 import { adamw, biasCorrections } from '../optim/adamw.ts';
 import { clipCoefficient, gradNorm, scaleBy } from '../optim/clip.ts';
@@ -7,6 +8,9 @@ import type { CaseBuilder } from './case.ts';
 export const cases: Record<string, CaseBuilder> = {
   layer_norm: (c) => ({
     y: layerNorm(c.input('x'), c.has('weight') ? c.input('weight') : null, c.has('bias') ? c.input('bias') : null, { eps: c.attrs['eps'] ?? 1e-5 }),
+  }),
+  group_norm: (c) => ({
+    y: { layout: 'swap', value: groupNorm(c.input('x', 'swap'), c.input('weight'), c.input('bias'), { groups: c.attrs['groups'], eps: c.attrs['eps'] ?? 1e-5 }) },
   }),
   gelu: (c) => ({ y: gelu(c.input('x')) }),
   relu: (c) => ({ y: relu(c.input('x')) }),
