@@ -3,10 +3,12 @@ import * as assert from 'uvu/assert';
 import { MGFError } from '../src/errors.ts';
 import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
 import { vectorJacobianProduct } from '../src/ops/grad.ts';
+import { crossEntropy, crossEntropyReference } from '../src/ops/cross_entropy.ts';
 import { maskedInfoNCE, maskedInfoNCEReference } from '../src/ops/info_nce.ts';
 import { l1Loss, mseLoss, pointwiseLossReference } from '../src/ops/loss.ts';
 import { maskedMean, maskedMeanReference } from '../src/ops/masked_mean.ts';
 import { ntXent, ntXentReference } from '../src/ops/nt_xent.ts';
+import { logSoftmax, logSoftmaxReference, softmax } from '../src/ops/softmax.ts';
 import { compile } from '../src/plan/compile.ts';
 import { openTestGpu } from './gpu.ts';
 
@@ -273,5 +275,43 @@ for (const [shape, masked] of [[[3, 21, 16], true], [[2, 5, 7], true], [[2, 40, 
     });
   });
 }
+
+for (const shape of [[4, 33], [2, 3, 8], [70, 5], [1, 1]] as const) {
+  const x: Tensor = { shape, data: noise(elements(shape), 3, 4), grad: true }, width = shape.at(-1)!;
+  test(`softmax and log-softmax of [${shape.join(', ')}] are the reference's`, async () => {
+    await check('log_softmax', { inputs: { x }, build: (v) => logSoftmax(v['x']!), reference: (v) => logSoftmaxReference(v['x']!, width) });
+    await check('softmax', { inputs: { x }, build: (v) => softmax(v['x']!), reference: (v) => logSoftmaxReference(v['x']!, width).map(Math.exp) });
+  });
+}
+
+test('softmax of huge logits is finite and right', async () => {
+  const x = { shape: [2, 5], data: Float32Array.of(1e4, -1e4, 3e4, 0, 3e4, -3e37, -1e37, -2e37, -1e37, -3e37), grad: true };
+  const { y, gradients } = await run('softmax', { inputs: { x }, build: (v) => softmax(v['x']!) });
+  assert.equal([...y], [0, 0, 0.5, 0, 0.5, 0, 0.5, 0, 0.5, 0]);
+  assert.ok(gradients['x']!.every(Number.isFinite));
+  const log = await run('log_softmax', { inputs: { x }, build: (v) => logSoftmax(v['x']!) });
+  assert.ok([...log.y, ...log.gradients['x']!].every(Number.isFinite));
+});
+
+for (const [N, C, ignored] of [[17, 41, 0], [20, 6, 7], [9, 8, 3], [1, 4, 0], [300, 12, 50]] as const) {
+  test(`cross-entropy of ${N} rows, ${C} classes, ${ignored} ignored is the reference's`, async () => {
+    const target = integers(N, C, 6).map((t, n) => (n < ignored ? -100 : t));
+    await check('cross_entropy', {
+      inputs: { logits: { shape: [N, C], data: noise(N * C, 1, 3), grad: true }, target: { shape: [N], data: target } },
+      build: (v) => crossEntropy(v['logits']!, v['target']!),
+      reference: (v) => Float64Array.of(crossEntropyReference(v['logits']!, target, C)),
+    });
+  });
+}
+
+test('cross-entropy with every target ignored is zero with a zero gradient; huge logits stay finite', async () => {
+  const build = (v: Record<string, Value>): Value => crossEntropy(v['logits']!, v['target']!, { ignoreIndex: 2 });
+  const none = await run('ignored', { inputs: { logits: { shape: [3, 4], data: noise(12, 1), grad: true }, target: { shape: [3], data: new Int32Array(3).fill(2) } }, build });
+  assert.equal([...none.y, ...none.gradients['logits']!], new Array(13).fill(0));
+  const logits = Float32Array.of(1e5, -1e5, 0, 3, 0, 1e5, 7, -1e5);
+  const huge = await run('huge', { inputs: { logits: { shape: [2, 4], data: logits, grad: true }, target: { shape: [2], data: Int32Array.of(0, 3) } }, build });
+  assert.equal([...huge.y], [1e5]);
+  assert.equal([...huge.gradients['logits']!], [0, 0, 0, 0, 0, 0.5, 0, -0.5].map((v) => v * huge.up[0]! + 0));
+});
 
 test.run();

@@ -1,8 +1,10 @@
 import type { Value } from '../graph/graph.ts';
+import { crossEntropy } from '../ops/cross_entropy.ts';
 import { maskedInfoNCE } from '../ops/info_nce.ts';
 import { l1Loss, mseLoss } from '../ops/loss.ts';
 import { maskedMean } from '../ops/masked_mean.ts';
 import { ntXent } from '../ops/nt_xent.ts';
+import { logSoftmax, softmax } from '../ops/softmax.ts';
 import type { CaseBuilder, CaseInputs } from './case.ts';
 
 /** An integer mask of a case as the f32 weights that the ops take. */
@@ -18,4 +20,7 @@ export const cases: Record<string, CaseBuilder> = {
   masked_info_nce: (c) => ({ y: maskedInfoNCE(c.input('c'), c.input('z'), c.input('anchor'), c.input('negatives'), { temperature: c.attrs['temperature'] })[0] }),
   nt_xent: (c) => ({ y: ntXent(c.input('a'), c.input('b'), { temperature: c.attrs['temperature'] }) }),
   masked_mean: (c) => ({ y: maskedMean(c.input('x'), mask(c)) }),
+  softmax: (c) => ({ y: softmax(c.input('x')) }),
+  log_softmax: (c) => ({ y: logSoftmax(c.input('x')) }),
+  cross_entropy: (c) => ({ y: crossEntropy(c.input('logits'), c.input('target'), { ignoreIndex: c.attrs['ignore_index'] }) }),
 };

@@ -1,0 +1,45 @@
+import backwardText from '../../kernels/softmax_backward.wgsl';
+import forwardText from '../../kernels/softmax.wgsl';
+import { elements, f32, type Value } from '../graph/graph.ts';
+import { defineOp, kernel, type Dispatch, type Kernel } from '../graph/op.ts';
+import type { AdapterProfile } from '../gpu/device.ts';
+import { overRows } from './launch.ts';
+
+const forwardKernel = kernel('softmax', forwardText);
+const backwardKernel = kernel('softmax_backward', backwardText);
+
+/** A launch over the rows of the last axis, in vec4s where they are a multiple of 4 long. */
+function launch(adapter: AdapterProfile, program: Kernel, LOG: number, like: Value, bind: Record<string, Value>): Dispatch {
+  const width = like.shape.at(-1)!, rows = elements(like.shape) / width, VEC = Number(width % 4 === 0);
+  const { constants, grid } = overRows(rows, adapter);
+  return { kernel: program, constants: { ...constants, VEC, LOG }, grid, bind, params: { rows, width: VEC ? width / 4 : width } };
+}
+
+const softmaxLike = (name: string, LOG: number) => defineOp<Record<never, never>>({
+  name,
+  shape: ([x]) => [f32(...x!.shape)],
+  forward: (c) => [launch(c.adapter, forwardKernel, LOG, c.input(0), { x: c.input(0), y: c.outputs[0]! })],
+  saves: { inputs: [], outputs: [0] },
+  backward: (c) => [launch(c.adapter, backwardKernel, LOG, c.grad(0)!, { y: c.output(0), dy: c.upstream(0)!, dx: c.grad(0)! })],
+  cost: ([x]) => ({ flops: 5 * elements(x!.shape), bytes: 8 * elements(x!.shape) }),
+});
+
+export const softmaxOp = softmaxLike('softmax', 0);
+export const logSoftmaxOp = softmaxLike('log_softmax', 1);
+
+/** exp(x) / sum(exp(x)) over the last axis; any shape. */
+export const softmax = (x: Value): Value => x.graph.apply(softmaxOp, [x], {})[0]!;
+
+/** x - log(sum(exp(x))) over the last axis; any shape. */
+export const logSoftmax = (x: Value): Value => x.graph.apply(logSoftmaxOp, [x], {})[0]!;
+
+/** `logSoftmax` in float64 over rows of `width`; its exp is `softmax`. */
+export function logSoftmaxReference(x: Float64Array, width: number): Float64Array {
+  const y = new Float64Array(x.length);
+  for (let base = 0; base < x.length; base += width) {
+    const row = x.subarray(base, base + width), top = Math.max(...row);
+    const shift = top + Math.log(row.reduce((sum, v) => sum + Math.exp(v - top), 0));
+    row.forEach((v, i) => { y[base + i] = v - shift; });
+  }
+  return y;
+}
