@@ -4,6 +4,7 @@ import { MGFError } from '../src/errors.ts';
 import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
 import { vectorJacobianProduct } from '../src/ops/grad.ts';
 import { crossEntropy, crossEntropyReference } from '../src/ops/cross_entropy.ts';
+import { ctcLoss, ctcLossReference } from '../src/ops/ctc.ts';
 import { maskedInfoNCE, maskedInfoNCEReference } from '../src/ops/info_nce.ts';
 import { l1Loss, mseLoss, pointwiseLossReference } from '../src/ops/loss.ts';
 import { maskedMean, maskedMeanReference } from '../src/ops/masked_mean.ts';
@@ -312,6 +313,71 @@ test('cross-entropy with every target ignored is zero with a zero gradient; huge
   const huge = await run('huge', { inputs: { logits: { shape: [2, 4], data: logits, grad: true }, target: { shape: [2], data: Int32Array.of(0, 3) } }, build });
   assert.equal([...huge.y], [1e5]);
   assert.equal([...huge.gradients['logits']!], [0, 0, 0, 0, 0, 0.5, 0, -0.5].map((v) => v * huge.up[0]! + 0));
+});
+
+interface Speech { T: number; C: number; targets: number[][]; inputLengths: number[]; blank?: number; zeroInfinity?: boolean; scale?: number }
+function ctcCase({ T, C, targets, inputLengths, blank = 0, zeroInfinity = true, scale = 2 }: Speech): Case {
+  const B = targets.length, S = Math.max(1, ...targets.map((t) => t.length));
+  const padded = Int32Array.from(targets.flatMap((t) => [...t, ...new Array<number>(S - t.length).fill((blank + 1) % C)]));
+  const targetLengths = Int32Array.from(targets, (t) => t.length);
+  return {
+    inputs: {
+      logits: { shape: [B, T, C], data: noise(B * T * C, 1, scale), grad: true }, targets: { shape: [B, S], data: padded },
+      inputLengths: { shape: [B], data: Int32Array.from(inputLengths) }, targetLengths: { shape: [B], data: targetLengths },
+    },
+    build: (v) => ctcLoss(v['logits']!, v['targets']!, v['inputLengths']!, v['targetLengths']!, { blank, zeroInfinity }),
+    reference: (v) => Float64Array.of(ctcLossReference(v['logits']!, padded, inputLengths, targetLengths, [B, T, C], { blank, zeroInfinity })),
+  };
+}
+
+/** -log of the sum over all C^T paths that collapse to the target. */
+function bruteForce(logits: ArrayLike<number>, T: number, C: number, target: number[], blank: number): number {
+  const p = logSoftmaxReference(Float64Array.from(logits), C).map(Math.exp), wanted = target.join();
+  let sum = 0;
+  for (let code = 0; code < C ** T; code++) {
+    const path = Array.from({ length: T }, (_, t) => Math.floor(code / C ** t) % C);
+    if (path.filter((c, t) => c !== blank && c !== path[t - 1]).join() === wanted) sum += path.reduce((product, c, t) => product * p[t * C + c]!, 1);
+  }
+  return -Math.log(sum);
+}
+
+for (const target of [[1], [1, 2], [1, 1], [2, 1, 2], []]) {
+  test(`CTC of "${target.join(' ')}" is the sum over all paths`, async () => {
+    const c = ctcCase({ T: 5, C: 3, targets: [target], inputLengths: [5] }), want = bruteForce(c.inputs['logits']!.data, 5, 3, target, 0);
+    assert.ok(Math.abs((await check('ctc_loss', c)).y[0]! - want / Math.max(1, target.length)) < 1e-5);
+  });
+}
+
+for (const [what, c] of [
+  ['of ragged utterances with repeated labels', { T: 30, C: 12, targets: [[8, 8, 3, 6, 2, 9], [11, 6, 10, 5], [4]], inputLengths: [30, 22, 7] }],
+  ['with the blank last', { T: 12, C: 5, targets: [[0, 1, 1], [3, 0]], inputLengths: [12, 9], blank: 4 }],
+  ['of a target as long as the input', { T: 6, C: 5, targets: [[1, 2, 3, 4, 1, 2]], inputLengths: [6] }],
+  ['of more states than lanes', { T: 90, C: 7, targets: [Array.from({ length: 40 }, (_, i) => 1 + (i * i) % 6)], inputLengths: [90] }],
+  ['of confident logits', { T: 20, C: 6, targets: [[1, 2, 3], [4, 4]], inputLengths: [20, 20], scale: 60 }],
+] as const) {
+  test(`CTC ${what} is the reference's`, async () => {
+    await check('ctc_loss', { ...ctcCase(c as unknown as Speech), tolerance: 1e-5, gradTolerance: 1e-4 });
+  });
+}
+
+test('CTC of 1500 frames and 300 labels is the reference\'s', async () => {
+  const targets = [Array.from(integers(300, 31, 5), (v) => v + 1)];
+  await check('ctc_loss', { ...ctcCase({ T: 1500, C: 32, targets, inputLengths: [1500], scale: 1 }), tolerance: 2e-5, gradTolerance: 1e-3 });
+});
+
+test('CTC without a path is infinite or, if asked, zero; its gradient is zero and others keep theirs', async () => {
+  const speech: Speech = { T: 4, C: 3, targets: [[1, 1, 1], [2]], inputLengths: [4, 4] };
+  const { gradients } = await check('ctc_loss', ctcCase(speech));
+  assert.ok(gradients['logits']!.subarray(0, 12).every((v) => v === 0));
+  assert.ok(gradients['logits']!.subarray(12).every((v) => v !== 0));
+  const infinite = await run('ctc_loss', ctcCase({ ...speech, zeroInfinity: false }));
+  assert.is(infinite.y[0], Infinity);
+  assert.ok(infinite.gradients['logits']!.every(Number.isFinite));
+});
+
+test('CTC refuses a blank outside the classes', () => {
+  const g = new Graph(), lengths = g.input('n', [2], 'i32');
+  failsWith(/ctc_loss: blank must be a class in 0 \.\. 4, got 5/, () => ctcLoss(g.input('x', [2, 9, 5]), g.input('t', [2, 3], 'i32'), lengths, lengths, { blank: 5 }));
 });
 
 test.run();

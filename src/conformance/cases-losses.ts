@@ -1,5 +1,6 @@
 import type { Value } from '../graph/graph.ts';
 import { crossEntropy } from '../ops/cross_entropy.ts';
+import { ctcLoss } from '../ops/ctc.ts';
 import { maskedInfoNCE } from '../ops/info_nce.ts';
 import { l1Loss, mseLoss } from '../ops/loss.ts';
 import { maskedMean } from '../ops/masked_mean.ts';
@@ -23,4 +24,7 @@ export const cases: Record<string, CaseBuilder> = {
   softmax: (c) => ({ y: softmax(c.input('x')) }),
   log_softmax: (c) => ({ y: logSoftmax(c.input('x')) }),
   cross_entropy: (c) => ({ y: crossEntropy(c.input('logits'), c.input('target'), { ignoreIndex: c.attrs['ignore_index'] }) }),
+  ctc_loss: (c) => ({
+    y: ctcLoss(c.input('logits'), c.input('targets'), c.input('input_lengths'), c.input('target_lengths'), { blank: c.attrs['blank'], zeroInfinity: Boolean(c.attrs['zero_infinity']) }),
+  }),
 };

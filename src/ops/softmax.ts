@@ -15,6 +15,9 @@ function launch(adapter: AdapterProfile, program: Kernel, LOG: number, like: Val
   return { kernel: program, constants: { ...constants, VEC, LOG }, grid, bind, params: { rows, width: VEC ? width / 4 : width } };
 }
 
+/** y = log-softmax of x over the last axis, as a part of another op. */
+export const logSoftmaxInto = (adapter: AdapterProfile, x: Value, y: Value): Dispatch => launch(adapter, forwardKernel, 1, x, { x, y });
+
 const softmaxLike = (name: string, LOG: number) => defineOp<Record<never, never>>({
   name,
   shape: ([x]) => [f32(...x!.shape)],
