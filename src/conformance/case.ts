@@ -16,13 +16,3 @@ export interface CaseInputs {
 
 /** Builds the graph of a case and says which value is which output of the file. */
 export type CaseBuilder = (c: CaseInputs) => Record<string, Value | { value: Value; layout: Layout }>;
-
-/** The last two axes of a row-major array exchanged. */
-export function swapLast<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(data: T, shape: readonly number[]): { data: T; shape: number[] } {
-  const [M, N] = shape.slice(-2) as [number, number];
-  const out = new (data.constructor as new (n: number) => T)(data.length);
-  for (let base = 0; base < data.length; base += M * N) {
-    for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[base + j * M + i] = data[base + i * N + j]!;
-  }
-  return { data: out, shape: [...shape.slice(0, -2), N, M] };
-}

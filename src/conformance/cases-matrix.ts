@@ -25,10 +25,6 @@ export const cases: Record<string, CaseBuilder> = {
   }),
   attention: (c) => {
     const mask = c.has('key_mask') ? c.tensor('key_mask') : null;
-    return {
-      y: attention(c.input('q'), c.input('k'), c.input('v'), {
-        layout: 'heads-first', keyMask: mask && c.graph.constant('key_mask', mask.shape, Float32Array.from(mask.data)),
-      }),
-    };
+    return { y: attention(c.input('q'), c.input('k'), c.input('v'), mask && c.graph.constant('key_mask', mask.shape, Float32Array.from(mask.data))) };
   },
 };

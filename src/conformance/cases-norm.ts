@@ -1,8 +1,10 @@
 import { gelu, relu, sigmoid, tanh } from '../ops/activation.ts';
 import { groupNorm } from '../ops/group_norm.ts';
 import { layerNorm } from '../ops/layer_norm.ts';
+import { logMel } from '../ops/log_mel.ts';
 import { adamw, biasCorrections } from '../optim/adamw.ts';
 import { clipCoefficient, gradNorm, scaleBy } from '../optim/clip.ts';
+import { MGFError } from '../errors.ts';
 import type { CaseBuilder } from './case.ts';
 
 export const cases: Record<string, CaseBuilder> = {
@@ -16,6 +18,17 @@ export const cases: Record<string, CaseBuilder> = {
   relu: (c) => ({ y: relu(c.input('x')) }),
   tanh: (c) => ({ y: tanh(c.input('x')) }),
   sigmoid: (c) => ({ y: sigmoid(c.input('x')) }),
+  log_mel: (c) => {
+    const a = c.attrs, fixed = { mel_scale: 'htk', norm: null, center: false, power: 2, log: 'ln' } as const;
+    for (const [name, value] of Object.entries(fixed)) {
+      if (name in a && a[name] !== value) throw new MGFError('data', `log_mel: ${name} = ${String(a[name])} is not supported, only ${String(value)}`);
+    }
+    return {
+      y: logMel(c.input('wave'), {
+        sampleRate: a['sample_rate'], nFft: a['n_fft'], winLength: a['win_length'], hopLength: a['hop_length'], nMels: a['n_mels'], fMin: a['f_min'], fMax: a['f_max'], floor: a['floor'],
+      }),
+    };
+  },
   adamw: (c) => {
     const param = c.input('param'), exp_avg = c.input('exp_avg'), exp_avg_sq = c.input('exp_avg_sq');
     const betas = [c.attrs['beta1'], c.attrs['beta2']] as const;

@@ -4,67 +4,17 @@ import { BufferUsage } from '../gpu/flags.ts';
 import { elements, Graph, type Value } from '../graph/graph.ts';
 import { vectorJacobianProduct } from '../ops/grad.ts';
 import { compile } from '../plan/compile.ts';
-import { readSafetensors } from '../train/safetensors.ts';
-import { swapLast, type CaseBuilder, type Layout } from './case.ts';
+import { swapLast } from '../plan/parameters.ts';
+import { checkGradient, checkOutput, norm, parseCase, type CaseFile, type Check, type Host } from './check.ts';
+import type { CaseBuilder, Layout } from './case.ts';
 import { cases as matrixCases } from './cases-matrix.ts';
 import { cases as lossCases } from './cases-losses.ts';
 import { cases as normCases } from './cases-norm.ts';
 import { runModelCase } from './model-case.ts';
 
-type Host = { shape: number[]; data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> };
-
-export interface Check { readonly name: string; readonly error: number; readonly tolerance: number; readonly passed: boolean }
 export interface CaseResult { readonly file: string; readonly op: string; readonly passed: boolean; readonly checks: Check[]; readonly failure?: string }
 
 export const builders: Readonly<Record<string, CaseBuilder>> = { ...matrixCases, ...lossCases, ...normCases };
-
-/** A parsed case file. */
-export interface CaseFile {
-  readonly op: string;
-  readonly attrs: Record<string, any>;
-  readonly tolerance: number;
-  readonly gradTolerance: number;
-  readonly gradFloor: number;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly tensors: ReadonlyMap<string, Host>;
-}
-
-export function parseCase(bytes: Uint8Array, origin: string): CaseFile {
-  const { metadata, tensors } = readSafetensors(bytes, { origin });
-  if (metadata['schema'] !== 'mgf-conformance/1' || !metadata['op']) {
-    throw new MGFError('data', `${origin} is not a conformance case: its metadata has no schema "mgf-conformance/1" and op`);
-  }
-  return {
-    op: metadata['op'], attrs: JSON.parse(metadata['attrs'] ?? '{}') as Record<string, any>, metadata,
-    tolerance: Number(metadata['tol'] ?? 1e-4), gradTolerance: Number(metadata['grad_tol'] ?? 1e-3), gradFloor: Number(metadata['grad_floor'] ?? 0),
-    tensors: new Map([...tensors].map(([name, t]) => [name, { shape: t.shape, data: t.data as Host['data'] }])),
-  };
-}
-
-const norm = (x: ArrayLike<number>): number => Math.sqrt(Array.prototype.reduce.call(x, (s: any, v: any) => s + v * v, 0) as number);
-
-/** ||got - want|| / scale; NaN and infinities give Infinity, so that they never pass. */
-export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>, scale: number): number {
-  if (got.length !== want.length) return Infinity;
-  let sum = 0;
-  for (let i = 0; i < want.length; i++) sum += (got[i]! - want[i]!) ** 2;
-  const error = Math.sqrt(sum) / scale;
-  return Number.isFinite(error) ? error : Infinity;
-}
-
-/** The rule of a case for one output: relative in norm, absolute where everything wanted is zero. */
-export function checkOutput(name: string, got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number): Check {
-  const size = norm(want);
-  const error = size === 0 ? relativeError(got, want, 1) : relativeError(got, want, Math.max(size, 1e-30));
-  return { name: `out.${name}`, error, tolerance, passed: error <= tolerance };
-}
-
-/** The rule of a case for one gradient; `largest` is the largest gradient norm of the case. */
-export function checkGradient(name: string, got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number, floor: number, largest: number): Check {
-  const size = Math.max(norm(want), floor * largest);
-  const error = relativeError(got, want, size || 1);
-  return { name: `grad.${name}`, error, tolerance, passed: error <= tolerance };
-}
 
 /** Runs one case on a device. A case of an op that does not exist fails, it is not skipped. */
 export async function runCase(gpu: Gpu, bytes: Uint8Array, file: string): Promise<CaseResult> {

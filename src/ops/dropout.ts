@@ -25,7 +25,8 @@ export function dropoutAttrs(graph: Graph, p: number): DropoutAttrs {
   return { p, node: graph.nodes.length };
 }
 
-function dispatch(attrs: DropoutAttrs, x: Value, y: Value, residual: Value | null): Dispatch {
+/** y = dropout(x) (+ residual), as a building block of other ops. */
+export function dropoutDispatch(attrs: DropoutAttrs, x: Value, y: Value, residual: Value | null = null): Dispatch {
   const n = ceilDiv(elements(x.shape), 4), { constants, grid } = overElements(n);
   return { kernel: DROPOUT, grid, constants: { ...constants, ADD: Number(residual !== null) }, bind: { x, y, ...(residual && { residual }) }, params: { n, ...dropoutParams(attrs) } };
 }
@@ -39,10 +40,10 @@ export const dropoutOp = defineOp<DropoutAttrs>({
     }
     return [{ shape: x!.shape, dtype: 'f32' }];
   },
-  forward: (c) => [dispatch(c.attrs, c.input(0), c.outputs[0]!, c.inputs[1] ?? null)],
+  forward: (c) => [dropoutDispatch(c.attrs, c.input(0), c.outputs[0]!, c.inputs[1] ?? null)],
   saves: { inputs: [], outputs: [] },
   passThrough: [1],
-  backward: (c) => [dispatch(c.attrs, c.upstream(0)!, c.grad(0)!, null)],
+  backward: (c) => [dropoutDispatch(c.attrs, c.upstream(0)!, c.grad(0)!, null)],
   cost: ([x, residual]) => ({ flops: 2 * elements(x!.shape), bytes: (residual ? 12 : 8) * elements(x!.shape) }),
 });
 

@@ -93,7 +93,7 @@ function product(c: Context, a: Value, b: Value, y: Value, transposeA: boolean, 
 
 /** Writes a gradient; where the operand was broadcast, the full one goes to scratch and is summed over the broadcast axes, one after the other. */
 function reduced(c: Context, target: Value, full: Shape, write: (target: Value) => Dispatch[]): Dispatch[] {
-  const batch = [...full.slice(0, -2)], size = elements(target.shape.slice(-2));
+  const batch = full.slice(0, -2) as number[], size = elements(target.shape.slice(-2));
   const own = (i: number): number => target.shape.slice(0, -2)[i - batch.length + target.shape.length - 2] ?? 1;
   const axes = batch.map((_, i) => i).filter((i) => own(i) === 1 && batch[i]! > 1);
   if (!axes.length) return write(target);

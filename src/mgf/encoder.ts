@@ -1,0 +1,156 @@
+import { normaliseCrop, RECEPTIVE_FIELD } from '../audio/sampling.ts';
+import { MGFError } from '../errors.ts';
+import type { Gpu } from '../gpu/device.ts';
+import { Graph, type Value } from '../graph/graph.ts';
+import { Weights } from '../nn/weights.ts';
+import { logMelPairs } from '../ops/log_mel.ts';
+import { compile } from '../plan/compile.ts';
+import { ParameterStore, type HostTensor } from '../plan/parameters.ts';
+import type { Program } from '../plan/program.ts';
+import type { Region } from '../plan/storage.ts';
+import type { MGFConfig } from './config.ts';
+import { encoder, framesOf } from './network.ts';
+import { initialValues, mgfParameters } from './weights.ts';
+
+/** Batches are padded to whole steps of this many samples (0.2 s), so that clips of similar length share a program. */
+const LENGTH_STEP = 3200;
+/** Programs of different shapes kept compiled. */
+const PROGRAMS = 8;
+
+/** Embeddings of one clip. */
+export interface ClipFeatures {
+  /** Frame t covers samples [320 t, 320 t + 400). */
+  readonly frames: number;
+  /** [frames, D] for each layer asked for. */
+  readonly layers: Float32Array[];
+}
+
+/** MGF for inference: clips in, hidden states out. */
+export class Encoder {
+  readonly config: MGFConfig;
+  readonly #gpu: Gpu;
+  readonly #store: ParameterStore;
+  readonly #programs = new Map<string, Program>();
+
+  private constructor(gpu: Gpu, config: MGFConfig, store: ParameterStore) {
+    this.#gpu = gpu;
+    this.config = config;
+    this.#store = store;
+  }
+
+  /** From checkpoint tensors by name (wav2vec 2.0's names, PyTorch layouts; heads and other extras are ignored). Throws MGFError 'checkpoint'. */
+  static async create(gpu: Gpu, config: MGFConfig, parameters: ReadonlyMap<string, HostTensor>): Promise<Encoder> {
+    const store = new ParameterStore(gpu, mgfParameters(config, []), 'inference');
+    // Only pre-training reads the mask vector, and some published checkpoints leave it out.
+    store.load(wav2vec2Names(parameters), 'values', (name) => name === 'masked_spec_embed');
+    return new Encoder(gpu, config, store);
+  }
+
+  /** With random weights: the baseline that features are compared with. */
+  static async random(gpu: Gpu, config: MGFConfig, seed: number): Promise<Encoder> {
+    const parameters = mgfParameters(config, []), store = new ParameterStore(gpu, parameters, 'inference');
+    store.load(initialValues(parameters, seed));
+    return new Encoder(gpu, config, store);
+  }
+
+  /** n: hidden states are 0 (input of the first layer) to n (output of the last). */
+  get layers(): number { return this.config.num_hidden_layers; }
+
+  /**
+   * Hidden states of clips of any length (16 kHz mono, at least 400 samples), normalised and padded into one batch: padding changes no real frame.
+   * GroupNorm takes its statistics over time, so such networks (`feat_extract_norm: "group"`) run clip by clip.
+   * Throws MGFError 'audio' for a clip that is too short, 'usage' for a layer that does not exist, 'limit' where a batch is too large for the adapter.
+   */
+  async embed(clips: readonly Float32Array[], options: { readonly layers: readonly number[] }): Promise<ClipFeatures[]> {
+    const { layers } = options, missing = layers.find((l) => !Number.isInteger(l) || l < 0 || l > this.layers);
+    if (missing !== undefined) throw new MGFError('usage', `this network has hidden states 0 to ${this.layers}; there is no layer ${missing}`);
+    if (this.config.frontend === 'conv' && this.config.feat_extract_norm === 'group') {
+      const results: ClipFeatures[] = [];
+      for (const clip of clips) results.push(...await this.#embedBatch([clip], layers, clip.length));
+      return results;
+    }
+    return this.#embedBatch(clips, layers, paddedLength(clips));
+  }
+
+  async #embedBatch(clips: readonly Float32Array[], layers: readonly number[], L: number): Promise<ClipFeatures[]> {
+    const frames = this.#frames(clips), T = framesOf(L, this.config), D = this.config.hidden_size;
+    const ragged = clips.some((c) => c.length !== L);
+    const program = await this.#program(`${clips.length} x ${L} ${ragged} layers ${layers.join()}`, () => this.#compile(clips.length, L, ragged, layers));
+    const frameMask = Float32Array.from({ length: clips.length * T }, (_, i) => Number(i % T < frames[Math.floor(i / T)]!));
+    await program.step({ wave: padded(clips, L), ...(ragged && { frame_mask: frameMask, mel_frames: melFrames(clips) }) });
+    const states = await Promise.all(layers.map((l) => program.read(`layer ${l}`)));
+    return frames.map((n, i) => ({ frames: n, layers: states.map((s) => (s as Float32Array).slice(i * T * D, (i * T + n) * D)) }));
+  }
+
+  /** Log-mel frames 2t and 2t + 1 of each frame t, not normalised over time: [frames, 2 n_mels]. The baseline that needs no network. */
+  async logMel(clips: readonly Float32Array[]): Promise<{ frames: number; features: Float32Array }[]> {
+    const L = paddedLength(clips), frames = this.#frames(clips), T = framesOf(L, this.config), width = 2 * this.config.n_mels;
+    const program = await this.#program(`log-mel ${clips.length} x ${L}`, () => {
+      const graph = new Graph(), wave = graph.input('wave', [clips.length, L]), count = graph.input('mel_frames', [clips.length], 'i32');
+      return compile(this.#gpu, graph, { keep: { mel: logMelPairs(wave, { nMels: this.config.n_mels, frames: T, melFrames: count }).features }, label: 'log-mel' });
+    });
+    await program.step({ wave: padded(clips, L), mel_frames: melFrames(clips) });
+    const mel = await program.read('mel') as Float32Array;
+    // The front end's input holds the plain frames divided by 4, then the normalised ones.
+    return frames.map((n, i) => ({ frames: n, features: Float32Array.from({ length: n * width }, (_, e) => 4 * mel[(i * T + Math.floor(e / width)) * 2 * width + (e % width)]!) }));
+  }
+
+  #frames(clips: readonly Float32Array[]): number[] {
+    return clips.map((clip, i) => {
+      const n = framesOf(clip.length, this.config);
+      if (n < 1) throw new MGFError('audio', `clip ${i} has ${clip.length} samples; a frame needs at least ${RECEPTIVE_FIELD} (25 ms at 16 kHz)`);
+      return n;
+    });
+  }
+
+  /** Least recently used programs are dropped. */
+  async #program(key: string, build: () => Promise<Program>): Promise<Program> {
+    const program = this.#programs.get(key) ?? await build();
+    this.#programs.delete(key);
+    this.#programs.set(key, program);
+    if (this.#programs.size > PROGRAMS) {
+      const [oldest, evicted] = this.#programs.entries().next().value!;
+      this.#programs.delete(oldest);
+      evicted.destroy();
+    }
+    return program;
+  }
+
+  async #compile(R: number, L: number, ragged: boolean, layers: readonly number[]): Promise<Program> {
+    const { config } = this, graph = new Graph(), T = framesOf(L, config), place = new Map<Value, Region>();
+    const parameters = this.#store.declare(graph);
+    for (const [name, value] of parameters) place.set(value, this.#store.region(name));
+    const wave = graph.input('wave', [R, L]), frameMask = ragged ? graph.input('frame_mask', [R, T]) : null;
+    const mel = config.frontend === 'mel'
+      ? logMelPairs(wave, { nMels: config.n_mels, frames: T, melFrames: ragged ? graph.input('mel_frames', [R], 'i32') : null, frameMask }).features
+      : null;
+    const { states } = encoder(config, new Weights(parameters), { wave, mel, frameMask, spanMask: null }, false);
+    return compile(this.#gpu, graph, { place, keep: Object.fromEntries(layers.map((l) => [`layer ${l}`, states[l]!])), label: 'encoder' });
+  }
+
+  destroy(): void {
+    for (const program of this.#programs.values()) program.destroy();
+    this.#programs.clear();
+    this.#store.destroy();
+  }
+}
+
+const paddedLength = (clips: readonly Float32Array[]): number => Math.ceil(Math.max(RECEPTIVE_FIELD, ...clips.map((c) => c.length)) / LENGTH_STEP) * LENGTH_STEP;
+
+/** Clips normalised one by one and padded with zeros. */
+function padded(clips: readonly Float32Array[], L: number): Float32Array<ArrayBuffer> {
+  const wave = new Float32Array(clips.length * L);
+  clips.forEach((clip, i) => wave.set(normaliseCrop(clip), i * L));
+  return wave;
+}
+
+/** Log-mel frames of each clip. */
+const melFrames = (clips: readonly Float32Array[]): Int32Array<ArrayBuffer> => Int32Array.from(clips, (c) => Math.floor((c.length - 400) / 160) + 1);
+
+/** Newer wav2vec 2.0 checkpoints name the parts of weight norm differently, and models with a head put a prefix before every name. */
+function wav2vec2Names(tensors: ReadonlyMap<string, HostTensor>): Map<string, HostTensor> {
+  return new Map([...tensors].map(([name, tensor]) => [
+    name.replace(/^(wav2vec2|hubert|data2vec_audio|unispeech|unispeech_sat)\./, '')
+      .replace('parametrizations.weight.original0', 'weight_g').replace('parametrizations.weight.original1', 'weight_v'), tensor,
+  ]));
+}

@@ -1,0 +1,52 @@
+import type { Value } from '../graph/graph.ts';
+import { dense, norm } from '../nn/layers.ts';
+import type { Weights } from '../nn/weights.ts';
+import { gelu } from '../ops/activation.ts';
+import { conv1d, convTranspose1d } from '../ops/conv.ts';
+import { reshape } from '../ops/elementwise.ts';
+import { maskedInfoNCE } from '../ops/info_nce.ts';
+import { narrow } from '../ops/layout.ts';
+import { l1Loss } from '../ops/loss.ts';
+import { maskedMean } from '../ops/masked_mean.ts';
+import { ntXent } from '../ops/nt_xent.ts';
+import type { MGFConfig } from './config.ts';
+import type { NetworkOutputs } from './network.ts';
+import { DECODER } from './weights.ts';
+
+/** Sample scale: z [R, T, C] decoded to [R, 320 T] samples, which stand for samples 40 .. 40 + 320 T of the waveform. */
+export function decodeSamples(w: Weights, z: Value): Value {
+  let x = z;
+  DECODER.forEach(({ stride }, i) => {
+    const layer = w.at('heads.sample.convs', i);
+    x = gelu(convTranspose1d(x, layer.get('weight'), layer.get('bias'), { stride, padding: 2 }));
+  });
+  const out = w.at('heads.sample.out');
+  return reshape(conv1d(x, out.get('weight'), out.get('bias'), { padding: 3 }), [x.shape[0]!, x.shape[1]!]);
+}
+
+/** L1 between decoded and real samples of real frames. wave [R, L], frameMask [R, T] -> [1]. */
+export function sampleLoss(reconstruction: Value, wave: Value, frameMask: Value | null): Value {
+  return l1Loss(reconstruction, narrow(wave, 40, reconstruction.shape[1]!), frameMask);
+}
+
+/** Frame scale: the two log-mel frames of each frame, [R, T, 2 n_mels], from zn or a hidden state. */
+export function predictLogMel(c: MGFConfig, w: Weights, net: NetworkOutputs): Value {
+  const source = c.attach.frame === 'z' ? net.zn : net.states[c.attach.frame]!, head = w.at('heads.frame');
+  return dense(head.at('out'), norm(head.at('layer_norm'), dense(head.at('dense'), source, { activation: 'gelu' }), c.layer_norm_eps));
+}
+
+/** Phoneme scale: InfoNCE at the masked frames between context and unmasked targets -> loss [1], accuracy [1]. */
+export function phonemeLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, anchor: Value, negatives: Value, weights: Value | null): [loss: Value, accuracy: Value] {
+  const head = w.at('heads.phoneme');
+  const context = dense(head.at('project_context'), net.states[c.attach.phoneme]!), target = dense(head.at('project_target'), net.zn);
+  return maskedInfoNCE(context, target, anchor, negatives, { temperature: c.temperature, weights });
+}
+
+/** Sentence scale: NT-Xent between the two crops of each utterance, rows b and B + b -> [1]. */
+export function sentenceLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, frameMask: Value | null): Value {
+  const head = w.at('heads.sentence');
+  const pooled = maskedMean(net.states[c.attach.sentence]!, frameMask);
+  const u = dense(head.at('out'), dense(head.at('dense'), pooled, { activation: 'gelu' }));
+  const [R, P] = u.shape as [number, number], flat = reshape(u, [1, R * P]), half = (start: number): Value => reshape(narrow(flat, start, R * P / 2), [R / 2, P]);
+  return ntXent(half(0), half(R * P / 2), { temperature: c.sentence_temperature });
+}

@@ -1,0 +1,252 @@
+import { anchorCapacity } from '../audio/sampling.ts';
+import type { Batch } from '../audio/source.ts';
+import { MGFError } from '../errors.ts';
+import type { Gpu } from '../gpu/device.ts';
+import { Graph, type Value } from '../graph/graph.ts';
+import { grad } from '../ops/grad.ts';
+import { accumulate } from '../optim/accumulate.ts';
+import { adamw, biasCorrections } from '../optim/adamw.ts';
+import { clipCoefficient, gradNorm } from '../optim/clip.ts';
+import { compile } from '../plan/compile.ts';
+import { ParameterStore, type HostTensor, type StoreBuffer } from '../plan/parameters.ts';
+import type { HostArray, Program } from '../plan/program.ts';
+import type { Region } from '../plan/storage.ts';
+import type { RunConfig, Scale, TrainConfig } from './config.ts';
+import { framesOf } from './network.ts';
+import { activeScales, pretrainingGraph, weightScalar, type BatchShape, type PretrainingGraph } from './pretraining.ts';
+import { initialValues, mgfParameters } from './weights.ts';
+
+/** Losses of a step; a scale that is switched off is NaN. */
+export interface StepMetrics extends Record<Scale, number> {
+  total: number;
+  /** Share of masked frames whose positive beats every negative; NaN without the phoneme scale. */
+  accuracy: number;
+  /** Global gradient norm before clipping. */
+  gradNorm: number;
+  /** The gradient was not finite: parameters and moments were left as they were. */
+  skipped: boolean;
+}
+
+type Tensors = ReadonlyMap<string, HostTensor>;
+
+/** What training changes, in PyTorch's layouts and names. */
+export interface MomentState {
+  parameters: Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>;
+  expAvg: Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>;
+  expAvgSq: Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>;
+}
+
+export interface PretrainerOptions {
+  /** Continue from here: parameters, or parameters and moments. Default: random weights from the run's seed. */
+  readonly state?: { readonly parameters: Tensors; readonly expAvg?: Tensors; readonly expAvgSq?: Tensors };
+}
+
+/** MGF in pre-training on one device: parameters, moments and the compiled step. */
+export class Pretrainer {
+  /** L: samples of a crop. T: its frames. R = 2B rows. */
+  readonly samplesPerCrop: number;
+  readonly framesPerCrop: number;
+  readonly rows: number;
+  readonly anchorCapacity: number;
+  readonly #gpu: Gpu;
+  readonly #run: RunConfig;
+  readonly #scales: readonly Scale[];
+  readonly #store: ParameterStore;
+  readonly #step: Program;
+  /** The optimiser's part, apart where several micro-batches come before it. */
+  readonly #update: Program | null;
+  #evaluation: Promise<Program> | null = null;
+
+  private constructor(gpu: Gpu, run: RunConfig, shape: BatchShape, store: ParameterStore, step: Program, update: Program | null) {
+    this.#gpu = gpu;
+    this.#run = run;
+    this.#scales = activeScales(run.mgf);
+    this.#store = store;
+    this.#step = step;
+    this.#update = update;
+    this.samplesPerCrop = shape.L;
+    this.framesPerCrop = framesOf(shape.L, run.mgf);
+    this.rows = shape.R;
+    this.anchorCapacity = shape.N;
+  }
+
+  /** Compiles the training step. Throws MGFError 'config' without an active loss, 'limit' or 'out-of-memory' where the batch is too large, 'checkpoint' for a state of another configuration. */
+  static async create(gpu: Gpu, run: RunConfig, options: PretrainerOptions = {}): Promise<Pretrainer> {
+    const { mgf, train } = run, scales = activeScales(mgf);
+    if (!scales.length) throw new MGFError('config', 'every loss has weight 0, so there is nothing to train; give loss_weights.sample, frame, phoneme or sentence a weight above 0');
+    const R = 2 * train.utterances_per_batch, L = Math.round(train.crop_seconds * mgf.sample_rate), T = framesOf(L, mgf);
+    const N = anchorCapacity(R, T, { probability: mgf.mask_time_prob, length: mgf.mask_time_length, minMasks: mgf.mask_time_min_masks });
+    const shape = { R, L, N, ragged: false }, micro = train.accumulation > 1;
+    const parameters = mgfParameters(mgf, scales), store = new ParameterStore(gpu, parameters, micro ? 'accumulation' : 'training');
+    store.load(options.state?.parameters ?? initialValues(parameters, train.seed));
+    if (options.state?.expAvg && options.state.expAvgSq) {
+      store.load(options.state.expAvg, 'expAvg');
+      store.load(options.state.expAvgSq, 'expAvgSq');
+    }
+    try {
+      return new Pretrainer(gpu, run, shape, store, await compileStep(gpu, run, shape, scales, store, micro), micro ? await compileUpdate(gpu, train, store) : null);
+    } catch (error) {
+      store.destroy();
+      throw error;
+    }
+  }
+
+  get info(): { parameters: number; dispatches: number; pipelines: number; activationBytes: number; compileMs: number } {
+    const programs = this.#update ? [this.#step, this.#update] : [this.#step];
+    const dispatches = programs.flatMap((p) => p.dispatches), sum = (f: (p: Program) => number): number => programs.reduce((a, p) => a + f(p), 0);
+    return {
+      parameters: this.#store.count, dispatches: dispatches.length, pipelines: new Set(dispatches.map((d) => d.pipeline)).size,
+      activationBytes: sum((p) => p.bytes), compileMs: sum((p) => p.compileMs),
+    };
+  }
+
+  /** The compiled step, for plans, profiles and benchmarks. */
+  get program(): Program { return this.#step; }
+
+  /**
+   * One optimiser update from `accumulation` micro-batches, whose gradients add up to those of the whole batch: the phoneme loss is a mean over all
+   * masked frames, the others are means over rows. (The sentence scale's negatives come from the micro-batch.) `step` counts updates from 0.
+   * Steps may be issued before earlier ones have resolved.
+   */
+  async step(batches: readonly Batch[], at: { readonly step: number; readonly learningRate: number }): Promise<StepMetrics> {
+    const { mgf, train } = this.#run;
+    if (batches.length !== train.accumulation) throw new MGFError('shape', `a step takes ${train.accumulation} micro-batches, got ${batches.length}`);
+    const optimiser = { lr: at.learningRate, ...biasCorrections(at.step + 1, train.betas) };
+    const maskedFrames = batches.reduce((sum, b) => sum + b.maskedFrames, 0);
+    const shares = batches.map((b) => ({ phoneme: b.maskedFrames / Math.max(1, maskedFrames), others: 1 / batches.length }));
+    const results = batches.map((batch, i) => {
+      const weights: Record<string, number> = {};
+      for (const s of this.#scales) weights[weightScalar(s)] = at.step < mgf.loss_start_steps[s] ? 0 : mgf.loss_weights[s] * (s === 'phoneme' ? shares[i]!.phoneme : shares[i]!.others);
+      return this.#step.step(batchInputs(batch), { ...weights, ...optimiser, ...this.#random(at.step * batches.length + i), keep: Number(i > 0) });
+    });
+    const update = this.#update?.step({}, optimiser);
+    const outputs = await Promise.all(results), norm = (await update ?? outputs[0]!)['gradNorm']![0]!;
+    const mean = (name: string, share: 'phoneme' | 'others'): number => outputs.reduce((sum, o, i) => sum + (o[name] ? o[name][0]! * shares[i]![share] : NaN), 0);
+    return {
+      sample: mean('sample', 'others'), frame: mean('frame', 'others'), phoneme: mean('phoneme', 'phoneme'), sentence: mean('sentence', 'others'),
+      accuracy: mean('accuracy', 'phoneme'), total: outputs.reduce((sum, o) => sum + o['total']![0]!, 0), gradNorm: norm, skipped: !Number.isFinite(norm),
+    };
+  }
+
+  #random(step: number): Record<string, number> {
+    const { seed } = this.#run.train;
+    return { seed_lo: seed >>> 0, seed_hi: Math.floor(seed / 2 ** 32) >>> 0, step };
+  }
+
+  /** Parameters and moments, copied to the host. */
+  async state(): Promise<MomentState> {
+    const save = (buffer: StoreBuffer): ReturnType<ParameterStore['save']> => this.#store.save(buffer);
+    return { parameters: await save('values'), expAvg: await save('expAvg'), expAvgSq: await save('expAvgSq') };
+  }
+
+  /**
+   * Reconstructions of a batch without dropout, and their targets: waveforms [R, 320 T] (sample scale) and normalised log-mel [R, T, 2 n_mels]
+   * (frame scale). A scale that is switched off gives an empty reconstruction.
+   */
+  async reconstruct(batch: Batch): Promise<{ wave: Float32Array; waveTarget: Float32Array; logMel: Float32Array; logMelTarget: Float32Array; frames: number }> {
+    const program = await this.#evaluate(batch), L = this.samplesPerCrop, length = 320 * this.framesPerCrop;
+    const waveTarget = new Float32Array(this.rows * length);
+    for (let r = 0; r < this.rows; r++) waveTarget.set(batch.wave.subarray(r * L + 40, r * L + 40 + length), r * length);
+    const read = async (name: string, scale: Scale): Promise<Float32Array> => (this.#scales.includes(scale) ? await program.read(name) as Float32Array : new Float32Array());
+    return {
+      wave: await read('reconstruction', 'sample'), waveTarget, logMel: await read('predicted_log_mel', 'frame'),
+      logMelTarget: await program.read('log_mel_target') as Float32Array, frames: this.framesPerCrop,
+    };
+  }
+
+  /** z [R T, C] and the last hidden state [R T, D] of a batch without dropout and masks: what the health checks look at. */
+  async representations(batch: Batch): Promise<{ z: Float32Array; zWidth: number; context: Float32Array; contextWidth: number; rows: number }> {
+    const program = await this.#evaluate(batch), rows = this.rows * this.framesPerCrop;
+    const z = await program.read('z') as Float32Array, context = await program.read('context') as Float32Array;
+    return { z, zWidth: z.length / rows, context, contextWidth: context.length / rows, rows };
+  }
+
+  async #evaluate(batch: Batch): Promise<Program> {
+    this.#evaluation ??= this.#compileEvaluation();
+    const program = await this.#evaluation;
+    await program.step({ ...batchInputs(batch), spans: new Float32Array(this.rows * this.framesPerCrop) });
+    return program;
+  }
+
+  async #compileEvaluation(): Promise<Program> {
+    const place = new Map<Value, Region>(), shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
+    const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false);
+    const { network, reconstruction, predictedLogMel, logMelTarget } = built;
+    return compile(this.#gpu, built.graph, {
+      place, label: 'evaluation',
+      keep: {
+        z: network.z, context: network.states.at(-1)!, log_mel_target: logMelTarget,
+        ...(reconstruction && { reconstruction }), ...(predictedLogMel && { predicted_log_mel: predictedLogMel }),
+      },
+    });
+  }
+
+  destroy(): void {
+    this.#step.destroy();
+    this.#update?.destroy();
+    void this.#evaluation?.then((p) => p.destroy(), () => undefined);
+    this.#store.destroy();
+  }
+}
+
+function declare(store: ParameterStore, graph: Graph, place: Map<Value, Region>): Map<string, Value> {
+  const parameters = store.declare(graph);
+  for (const [name, value] of parameters) place.set(value, store.region(name));
+  return parameters;
+}
+
+/** A flat buffer of the store as a value. */
+function flat(store: ParameterStore, graph: Graph, name: StoreBuffer, place: Map<Value, Region>): Value {
+  const value = graph.state(`all ${name}`, [store.length]);
+  place.set(value, store.flat(name));
+  return value;
+}
+
+/** Norm, clipping and AdamW over the flat buffers; the norm is the only result. */
+function optimise(train: TrainConfig, store: ParameterStore, graph: Graph, gradients: Value, place: Map<Value, Region>): Value {
+  return graph.scope('optimiser', () => {
+    const norm = gradNorm(gradients), { betas, eps, weight_decay: weightDecay } = train;
+    adamw(flat(store, graph, 'values', place), gradients, flat(store, graph, 'expAvg', place), flat(store, graph, 'expAvgSq', place),
+      { betas, eps, weightDecay, decayCount: store.decayed }, clipCoefficient(norm, train.max_grad_norm));
+    return norm;
+  });
+}
+
+/** Forward, backward and update in one program; with micro-batches the gradients are added up instead of the update. */
+async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], store: ParameterStore, micro: boolean): Promise<Program> {
+  const place = new Map<Value, Region>();
+  let parameters = new Map<string, Value>();
+  const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true);
+  // A parameter that the active losses do not reach (the mask vector without masks) has no gradient: its part of the buffer stays 0.
+  const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
+  grad(built.total, trained.map(([, value]) => value)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
+  const gradients = flat(store, built.graph, 'gradients', place);
+  const outputs: Record<string, Value> = { ...built.losses, total: built.total, ...(built.accuracy && { accuracy: built.accuracy }) };
+  if (micro) built.graph.scope('optimiser', () => accumulate(flat(store, built.graph, 'accumulated', place), gradients));
+  else outputs['gradNorm'] = optimise(run.train, store, built.graph, gradients, place);
+  return compile(gpu, built.graph, { place, outputs, label: 'pretraining step' });
+}
+
+async function compileUpdate(gpu: Gpu, train: TrainConfig, store: ParameterStore): Promise<Program> {
+  const graph = new Graph(), place = new Map<Value, Region>();
+  const gradNormValue = optimise(train, store, graph, flat(store, graph, 'accumulated', place), place);
+  return compile(gpu, graph, { place, outputs: { gradNorm: gradNormValue }, label: 'optimiser update' });
+}
+
+/** Everything that a value depends on. Layers above the highest attached one are reached by no loss. */
+function ancestors(value: Value): Set<Value> {
+  const seen = new Set<Value>(), queue = [value];
+  for (let v = queue.pop(); v; v = queue.pop()) {
+    if (seen.has(v)) continue;
+    seen.add(v);
+    for (const input of v.node?.inputs ?? []) if (input) queue.push(input);
+  }
+  return seen;
+}
+
+function batchInputs(batch: Batch): Record<string, HostArray> {
+  return {
+    wave: batch.wave as Float32Array<ArrayBuffer>, spans: Float32Array.from(batch.mask), anchor: batch.anchor as Int32Array<ArrayBuffer>,
+    negatives: batch.negatives as Int32Array<ArrayBuffer>, anchor_weight: batch.anchorWeight as Float32Array<ArrayBuffer>,
+  };
+}

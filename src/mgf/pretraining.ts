@@ -1,0 +1,63 @@
+import { Graph, type Value } from '../graph/graph.ts';
+import { scalar } from '../graph/op.ts';
+import { Weights } from '../nn/weights.ts';
+import { add, scale } from '../ops/elementwise.ts';
+import { logMelPairs } from '../ops/log_mel.ts';
+import { l1Loss } from '../ops/loss.ts';
+import { SCALES, type MGFConfig, type Scale } from './config.ts';
+import { decodeSamples, phonemeLoss, predictLogMel, sampleLoss, sentenceLoss } from './losses.ts';
+import { encoder, framesOf, type NetworkOutputs } from './network.ts';
+
+/** What one pre-training batch looks like: R rows of L samples, N anchors with K negatives each. `ragged`: rows of unequal length, padded. */
+export interface BatchShape { readonly R: number; readonly L: number; readonly N: number; readonly ragged: boolean }
+
+export interface PretrainingGraph {
+  readonly graph: Graph;
+  readonly losses: Readonly<Partial<Record<Scale, Value>>>;
+  /** Sum of `weight.SCALE` (a per-step scalar) times each loss. */
+  readonly total: Value;
+  readonly accuracy: Value | null;
+  readonly network: NetworkOutputs;
+  readonly reconstruction: Value | null;
+  readonly predictedLogMel: Value | null;
+  readonly logMelTarget: Value;
+  readonly frames: number;
+}
+
+/** Name of the per-step scalar that weighs a loss. */
+export const weightScalar = (s: Scale): string => `weight.${s}`;
+
+/**
+ * The four losses as a graph. Inputs: `wave` [R, L]; `spans` [R, T] f32 (1 = masked); `anchor` i32 [N], `negatives` i32 [N, K], `anchor_weight` f32 [N]
+ * (0 = unused slot); with `ragged` also `frame_mask` [R, T] f32 and `mel_frames` i32 [R].
+ */
+export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readonly Scale[], declare: (graph: Graph) => ReadonlyMap<string, Value>, training: boolean): PretrainingGraph {
+  const graph = new Graph(), w = new Weights(declare(graph));
+  const { R, L, N, ragged } = shape, T = framesOf(L, c), K = c.num_negatives;
+  const wave = graph.input('wave', [R, L]);
+  const frameMask = ragged ? graph.input('frame_mask', [R, T]) : null;
+  const mel = graph.scope('log_mel', () => logMelPairs(wave, { nMels: c.n_mels, frames: T, melFrames: ragged ? graph.input('mel_frames', [R], 'i32') : null, frameMask }));
+  const spanMask = scales.includes('phoneme') || N > 0 ? graph.input('spans', [R, T]) : null;
+  const network = encoder(c, w, { wave, mel: mel.features, frameMask, spanMask }, training);
+
+  const losses: Partial<Record<Scale, Value>> = {};
+  let accuracy: Value | null = null, reconstruction: Value | null = null, predictedLogMel: Value | null = null;
+  for (const s of SCALES.filter((name) => scales.includes(name))) {
+    graph.scope(`loss.${s}`, () => {
+      if (s === 'sample') {
+        reconstruction = decodeSamples(w, network.z);
+        losses.sample = sampleLoss(reconstruction, wave, frameMask);
+      } else if (s === 'frame') {
+        predictedLogMel = predictLogMel(c, w, network);
+        losses.frame = l1Loss(predictedLogMel, mel.target, mel.pairWeight);
+      } else if (s === 'phoneme') {
+        [losses.phoneme, accuracy] = phonemeLoss(c, w, network, graph.input('anchor', [N], 'i32'), graph.input('negatives', [N, K], 'i32'), graph.input('anchor_weight', [N]));
+      } else losses.sentence = sentenceLoss(c, w, network, frameMask);
+    });
+  }
+  const total = graph.scope('loss', () => Object.entries(losses).map(([s, loss]) => scale(loss, scalar(weightScalar(s as Scale)))).reduce(add));
+  return { graph, losses, total, accuracy, network, reconstruction, predictedLogMel, logMelTarget: mel.target, frames: T };
+}
+
+/** The losses that a configuration trains: a weight above 0. */
+export const activeScales = (c: MGFConfig): Scale[] => SCALES.filter((s) => c.loss_weights[s] > 0);
