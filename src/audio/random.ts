@@ -1,35 +1,19 @@
 /**
  * Counter-based random numbers: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011; Random123).
  * A number is a pure function of (seed, counters), so any step of a run can be replayed without replaying the ones before it,
- * and a kernel can draw the same numbers. Everything below is u32 arithmetic:
+ * and a kernel can draw the same numbers (kernels/lib/philox.wgsl). The block function in src/ops/philox.ts is u32 arithmetic alone:
  *
  *   key = (seed mod 2^32, floor(seed / 2^32)), counter = (c0, c1, c2, c3); ten times:
  *     hi0:lo0 = 0xD2511F53 * c0,  hi1:lo1 = 0xCD9E8D57 * c2          (64-bit products; hi by 16-bit halves where there is no u64)
  *     counter = (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0)
  *     key     = (k0 + 0x9E3779B9, k1 + 0xBB67AE85)                   (after every round; the last one is not used)
  *
- * A stream holds (c1, c2, c3) = (purpose, step, row) and counts c0 = 0, 1, 2 ... in blocks of four words, used in the order 0, 1, 2, 3.
+ * A stream holds (c1, c2, c3) = (step, row, purpose) and counts c0 = 0, 1, 2 ... in blocks of four words, used in the order 0, 1, 2, 3.
+ * Purpose 0 is dropout's, which counts (element / 4, step, node, 0): what the loader draws must not repeat it.
  * Derived values: uniform = (word >> 8) * 2^-24, exact in f32; below(n) = the high word of word * n.
  */
 
-/** High 32 bits of the product of two u32. */
-export function mulHigh(a: number, b: number): number {
-  const a0 = a & 0xffff, a1 = a >>> 16, b0 = b & 0xffff, b1 = b >>> 16;
-  const middle = a1 * b0 + ((a0 * b0) >>> 16); // at most 2^32 - 2^16 - 1: no overflow
-  const cross = a0 * b1 + (middle & 0xffff);
-  return (a1 * b1 + (middle >>> 16) + (cross >>> 16)) >>> 0;
-}
-
-/** One block: four u32 words for counter (c0, c1, c2, c3) and key (k0, k1), written to `out[0..3]`. */
-export function philox4x32(c0: number, c1: number, c2: number, c3: number, k0: number, k1: number, out: Uint32Array): void {
-  for (let round = 0; round < 10; round++) {
-    const hi0 = mulHigh(0xd2511f53, c0), lo0 = Math.imul(0xd2511f53, c0);
-    const hi1 = mulHigh(0xcd9e8d57, c2), lo1 = Math.imul(0xcd9e8d57, c2);
-    c0 = (hi1 ^ c1 ^ k0) >>> 0; c1 = lo1 >>> 0; c2 = (hi0 ^ c3 ^ k1) >>> 0; c3 = lo0 >>> 0;
-    k0 = (k0 + 0x9e3779b9) >>> 0; k1 = (k1 + 0xbb67ae85) >>> 0;
-  }
-  out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
-}
+import { mulHigh, philox4x32 } from '../ops/philox.ts';
 
 /** A sequence of random numbers that depends on nothing but the seed and counters it was opened with. */
 export interface RandomStream {

@@ -84,7 +84,7 @@ export interface SamplerState {
   digest: string;
 }
 
-/** What a stream is for: its first counter. */
+/** What a stream is for: its last counter. */
 const ORDER = 1, CROP = 2, MASK = 3, NEGATIVES = 4, REPLACEMENT = 5;
 const CROP_DRAWS = 10;
 
@@ -163,10 +163,10 @@ export class BatchSource {
       this.#crops(clip, step, b).forEach((crop, i) => normaliseCrop(crop, wave.subarray((i * B + b) * L, (i * B + b + 1) * L)));
     });
     for (let row = 0; row < R; row++) {
-      rows.push(spanMask(T, T, this.#mask, randomStream(seed, MASK, step, row)));
+      rows.push(spanMask(T, T, this.#mask, randomStream(seed, step, row, MASK)));
       mask.set(rows[row]!, row * T);
     }
-    const { anchor, negatives, weight, count } = fixedNegatives(rows, K, capacity, randomStream(seed, NEGATIVES, step));
+    const { anchor, negatives, weight, count } = fixedNegatives(rows, K, capacity, randomStream(seed, step, 0, NEGATIVES));
     this.stats.batches++;
     this.stats.cachedBytes = this.#store.cachedBytes;
     return { step, wave, mask, anchor, negatives, anchorWeight: weight, maskedFrames: count, utterances: chosen.map(({ item }) => item.id) };
@@ -179,7 +179,7 @@ export class BatchSource {
   #orderOf(epoch: number): Uint32Array {
     if (this.#order?.epoch !== epoch) {
       const n = this.#store.clips.length;
-      const clips = this.#options.epochShuffle === false ? Uint32Array.from({ length: n }, (_, i) => i) : permutation(n, randomStream(this.#options.seed, ORDER, epoch));
+      const clips = this.#options.epochShuffle === false ? Uint32Array.from({ length: n }, (_, i) => i) : permutation(n, randomStream(this.#options.seed, epoch, 0, ORDER));
       this.#order = { epoch, clips };
     }
     return this.#order.clips;
@@ -200,7 +200,7 @@ export class BatchSource {
           break;
         } catch (error) {
           if (!(error instanceof MGFError)) throw error;
-          spares ??= permutation(clips.length, randomStream(this.#options.seed, REPLACEMENT, step)).filter((i) => !taken.has(i));
+          spares ??= permutation(clips.length, randomStream(this.#options.seed, step, 0, REPLACEMENT)).filter((i) => !taken.has(i));
           if (spare >= spares.length) throw new MGFError('data', `Step ${step} cannot be filled with ${B} readable clips; the last failure: ${error.message}`, { cause: error });
           index = spares[spare++]!;
           this.stats.replacedUtterances++;
@@ -213,7 +213,7 @@ export class BatchSource {
   /** Two crops; drawn again up to ten times while one of them is silent. */
   #crops(clip: Clip, step: number, b: number): Float32Array[] {
     const { L } = this.shape;
-    const random = randomStream(this.#options.seed, CROP, step, b);
+    const random = randomStream(this.#options.seed, step, b, CROP);
     for (let draw = 0; ; draw++) {
       const crops = cropStarts(clip.samples, L, random, draw > 0).map((start) => clip.slice(start, start + L));
       const silent = crops.filter(isSilent).length;
