@@ -15,7 +15,7 @@ const test = suite('loader');
 /** The worker is bundled one folder above the tests. */
 const workerUrl = new URL('../audio-worker.js', import.meta.url);
 let root = '';
-let items: Utterance[] = [];
+const items: Utterance[] = [];
 
 /** Noise between `from` and `to` seconds of a clip that is silent elsewhere. */
 function noise(seconds: number, seed: number, from = 0, to = seconds): Float32Array {

@@ -149,7 +149,7 @@ test('a fixed list holds the same anchors, then fillers of weight 0 that are rea
   assert.equal(fixed.negatives.slice(0, 5 * N), drawn.negatives);
   assert.equal([...fixed.weight], [...new Array<number>(N).fill(1), 0, 0, 0]);
   const masked = new Set(drawn.anchor);
-  assert.ok([...fixed.anchor.slice(N)].every((a) => masked.has(a)) && [...fixed.negatives.slice(5 * N)].every((a) => masked.has(a) && a !== fixed.anchor[N]));
+  assert.ok(fixed.anchor.slice(N).every((a) => masked.has(a)) && fixed.negatives.slice(5 * N).every((a) => masked.has(a) && a !== fixed.anchor[N]));
   assert.is(await messageOf(() => fixedNegatives(rows, 5, N - 1, randomStream(18)), 'shape'),
     `${N} masked frames do not fit the ${N - 1} anchors of a step; raise the capacity.`);
 });
