@@ -49,7 +49,7 @@ export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readon
         losses.sample = sampleLoss(reconstruction, wave, frameMask);
       } else if (s === 'frame') {
         predictedLogMel = predictLogMel(c, w, network);
-        losses.frame = l1Loss(predictedLogMel, mel.target, mel.pairWeight);
+        losses.frame = l1Loss(predictedLogMel, mel.target, mel.weight);
       } else if (s === 'phoneme') {
         [losses.phoneme, accuracy] = phonemeLoss(c, w, network, graph.input('anchor', [N], 'i32'), graph.input('negatives', [N, K], 'i32'), graph.input('anchor_weight', [N]));
       } else losses.sentence = sentenceLoss(c, w, network, frameMask);
