@@ -365,9 +365,9 @@ for (const [what, c] of [
   });
 }
 
-test('CTC of 1500 frames and 300 labels is the reference\'s', async () => {
-  const targets = [Array.from(integers(300, 31, 5), (v) => v + 1)];
-  await check('ctc_loss', { ...ctcCase({ T: 1500, C: 32, targets, inputLengths: [1500], scale: 1 }), tolerance: 2e-5, gradTolerance: 1e-3 });
+test('CTC of 700 frames and 140 labels is the reference\'s', async () => {
+  const targets = [Array.from(integers(140, 31, 5), (v) => v + 1)];
+  await check('ctc_loss', { ...ctcCase({ T: 700, C: 32, targets, inputLengths: [700], scale: 1 }), tolerance: 2e-5, gradTolerance: 1e-3 });
 });
 
 test('CTC without a path is infinite or, if asked, zero; its gradient is zero and others keep theirs', async () => {

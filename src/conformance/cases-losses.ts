@@ -25,6 +25,8 @@ export const cases: Record<string, CaseBuilder> = {
   log_softmax: (c) => ({ y: logSoftmax(c.input('x')) }),
   cross_entropy: (c) => ({ y: crossEntropy(c.input('logits'), c.input('target'), { ignoreIndex: c.attrs['ignore_index'] }) }),
   ctc_loss: (c) => ({
-    y: ctcLoss(c.input('logits'), c.input('targets'), c.input('input_lengths'), c.input('target_lengths'), { blank: c.attrs['blank'], zeroInfinity: Boolean(c.attrs['zero_infinity']) }),
+    y: ctcLoss(c.input('logits'), c.input('targets'), c.input('input_lengths'), c.input('target_lengths'), {
+      blank: c.attrs['blank'], zeroInfinity: Boolean(c.attrs['zero_infinity']),
+    }),
   }),
 };

@@ -48,7 +48,9 @@ export const maskedInfoNCEOp = defineOp<InfoNCEAttrs>({
     if (anchor!.shape.length !== 1 || negatives!.shape.length !== 2 || negatives!.shape[0] !== anchor!.shape[0]) {
       fail(`anchor must be [N] and negatives [N, K], got ${formatShape(anchor!.shape)} and ${formatShape(negatives!.shape)}`);
     }
-    if (weights && (weights.dtype !== 'f32' || elements(weights.shape) !== anchor!.shape[0])) fail(`weights must be f32 [${anchor!.shape[0]}], got ${weights.dtype} ${formatShape(weights.shape)}`);
+    if (weights && (weights.dtype !== 'f32' || elements(weights.shape) !== anchor!.shape[0])) {
+      fail(`weights must be f32 [${anchor!.shape[0]}], got ${weights.dtype} ${formatShape(weights.shape)}`);
+    }
     if (!(temperature > 0)) fail(`the temperature must be positive, got ${temperature}`);
     const { F, N, stride } = sizes(c!, negatives!);
     return [f32(1), f32(1), f32(N, stride), f32(N, 2), f32(2 * F), f32(1)];
@@ -91,7 +93,10 @@ export const maskedInfoNCEOp = defineOp<InfoNCEAttrs>({
     const all = overItems(N * stride, adapter), scan = overRows(1, adapter);
     const index = (STEP: number, count: number, bind: Record<string, Value>): Dispatch => {
       const { constants, grid } = overItems(count, adapter);
-      return { kernel: indexKernel, constants: { ...constants, STEP }, grid, bind: { counts, ...bind }, params: { anchors: N, candidates: K + 1, stride, frames: F, blocks, per } };
+      return {
+        kernel: indexKernel, constants: { ...constants, STEP }, grid, bind: { counts, ...bind },
+        params: { anchors: N, candidates: K + 1, stride, frames: F, blocks, per },
+      };
     };
     const CH = adapter.family === 'cpu' ? 4 : 1, gathers = overItems(F * ceilDiv(width, CH), adapter);
     const gather = (SIDE: number, bind: Record<string, Value>): Dispatch => ({
@@ -127,7 +132,9 @@ export const maskedInfoNCEOp = defineOp<InfoNCEAttrs>({
  * has no gradient. Norms are clamped at 1e-8.
  * @throws MGFError 'shape'
  */
-export function maskedInfoNCE(c: Value, z: Value, anchor: Value, negatives: Value, options: { temperature?: number; weights?: Value | null } = {}): [loss: Value, accuracy: Value] {
+export function maskedInfoNCE(
+  c: Value, z: Value, anchor: Value, negatives: Value, options: { temperature?: number; weights?: Value | null } = {},
+): [loss: Value, accuracy: Value] {
   const outputs = c.graph.apply(maskedInfoNCEOp, [c, z, anchor, negatives, options.weights ?? null], { temperature: options.temperature ?? 0.1 });
   return [outputs[0]!, outputs[1]!];
 }
@@ -148,7 +155,8 @@ export function maskedInfoNCEReference(
   anchor.forEach((frame, n) => {
     const weight = options.weights ? options.weights[n]! : 1;
     const norm = Math.max(Math.sqrt(dot(c, frame, c, frame)), CLAMP);
-    const logits = [frame, ...negatives.subarray(n * K, (n + 1) * K)].map((f) => dot(c, frame, z, f) / (norm * Math.max(Math.sqrt(dot(z, f, z, f)), CLAMP)) / options.temperature);
+    const candidates = [frame, ...negatives.subarray(n * K, (n + 1) * K)];
+    const logits = candidates.map((f) => dot(c, frame, z, f) / (norm * Math.max(Math.sqrt(dot(z, f, z, f)), CLAMP)) / options.temperature);
     const top = Math.max(...logits);
     loss += weight * (top + Math.log(logits.reduce((sum, v) => sum + Math.exp(v - top), 0)) - logits[0]!);
     hits += weight * Number(logits.every((v, j) => j === 0 || v < logits[0]!));

@@ -12,7 +12,9 @@ type Kind = 'l1' | 'mse';
 const pointwiseLoss = (name: string, kind: Kind) => defineOp<Record<never, never>>({
   name,
   shape([x, y, mask]) {
-    if (formatShape(x!.shape) !== formatShape(y!.shape)) throw new MGFError('shape', `${name}: x ${formatShape(x!.shape)} and y ${formatShape(y!.shape)} must have one shape`);
+    if (formatShape(x!.shape) !== formatShape(y!.shape)) {
+      throw new MGFError('shape', `${name}: x ${formatShape(x!.shape)} and y ${formatShape(y!.shape)} must have one shape`);
+    }
     if (mask && mask.dtype !== 'f32') throw new MGFError('shape', `${name}: the mask must hold f32 weights, not ${mask.dtype}`);
     if (mask && elements(x!.shape) % elements(mask.shape) !== 0) {
       throw new MGFError('shape', `${name}: a mask ${formatShape(mask.shape)} cannot weigh equal groups of x ${formatShape(x!.shape)}`);

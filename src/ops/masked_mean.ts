@@ -15,7 +15,9 @@ export const maskedMeanOp = defineOp<Record<never, never>>({
   shape([x, mask]) {
     const [B, T, D] = x!.shape;
     if (x!.shape.length !== 3) throw new MGFError('shape', `masked_mean: x must be [B, T, D], got ${formatShape(x!.shape)}`);
-    if (mask && (mask.dtype !== 'f32' || elements(mask.shape) !== B! * T!)) throw new MGFError('shape', `masked_mean: the mask of x ${formatShape(x!.shape)} must be f32 [${B}, ${T}], got ${mask.dtype} ${formatShape(mask.shape)}`);
+    if (mask && (mask.dtype !== 'f32' || elements(mask.shape) !== B! * T!)) {
+      throw new MGFError('shape', `masked_mean: the mask of x ${formatShape(x!.shape)} must be f32 [${B}, ${T}], got ${mask.dtype} ${formatShape(mask.shape)}`);
+    }
     return [f32(B!, D!), f32(B!)];
   },
   forward(c) {

@@ -68,7 +68,9 @@ export function overSpans(n: number, group: number, adapter: AdapterProfile): {
  * total[0] = sum(weight * f(x, y)) / denominator[0], denominator = max(floor, sum of the weights over all elements of x), or, without a mask, `divisor`.
  * `mask`: weights whose count divides that of x; neighbouring elements of x share one.
  */
-export function weightedMean(context: ReduceContext, summand: Summand, x: Value, y: Value | null, mask: Value | null, divisor: number, total: Value, denominator: Value): Dispatch[] {
+export function weightedMean(
+  context: ReduceContext, summand: Summand, x: Value, y: Value | null, mask: Value | null, divisor: number, total: Value, denominator: Value,
+): Dispatch[] {
   const { n, group, VEC } = grouping(x, mask);
   const { constants, grid, params, invocations } = overSpans(n, group, context.adapter);
   const sums = context.temp([invocations]), weights = mask && context.temp([invocations]);
