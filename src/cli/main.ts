@@ -1,0 +1,69 @@
+#!/usr/bin/env node
+/** The command line: `mgf pretrain | embed | info | conformance | quickstart`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { MGFError } from '../errors.ts';
+import { adapterOption, jsonOption, print } from './common.ts';
+import { conformanceCommand } from './conformance.ts';
+import { embedCommand } from './embed.ts';
+import { collectInfo, formatInfo } from './info.ts';
+import { pretrainCommand } from './pretrain.ts';
+import { quickstartCommand } from './quickstart.ts';
+import type { AdapterPreference } from '../gpu/device.ts';
+
+/** Beside `dist/` in a checkout and in the installed package alike. */
+function version(): string {
+  return (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+}
+
+function infoCommand(): Command {
+  return new Command('info').summary('say which adapter, limits and kernels are used here, and what would be faster')
+    .description('Opens the adapter that the other commands would take; prints its limits and features, which kernel family runs on it and why, '
+      + 'and what to install to be faster.')
+    .addOption(adapterOption()).addOption(jsonOption())
+    .addHelpText('after', '\nExamples:\n  mgf info\n  mgf info --adapter lavapipe --json')
+    .action(async ({ adapter, json }: { adapter?: AdapterPreference; json?: boolean }) => {
+      const info = await collectInfo(adapter ? { adapter } : {});
+      print(json ? JSON.stringify(info, null, 2) : formatInfo(info));
+    });
+}
+
+function program(): Command {
+  const mgf = new Command('mgf').description('Pre-trains and runs MGF speech representations on WebGPU.').version(version())
+    .usage('COMMAND [options]').helpCommand(false)
+    .addHelpText('after', '\nStart with:\n  mgf quickstart               real speech, a small model, a report: under ten minutes\n'
+      + '  mgf pretrain FOLDER --out runs/mine\n  mgf COMMAND --help           options and examples of a command');
+  for (const command of [quickstartCommand(), pretrainCommand(), embedCommand(), infoCommand(), conformanceCommand()]) mgf.addCommand(command);
+  for (const command of [mgf, ...mgf.commands]) {
+    command.exitOverride().configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'mgf: ')),
+    });
+    command.showHelpAfterError(command === mgf ? '(mgf --help lists the commands)' : `(mgf ${command.name()} --help lists the options)`);
+  }
+  return mgf;
+}
+
+async function main(): Promise<number> {
+  // `mgf embed ... | head` ends when head does.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => { if (error.code === 'EPIPE') process.exit(0); });
+  const mgf = program();
+  if (process.argv.length <= 2) {
+    mgf.outputHelp();
+    return 0;
+  }
+  try {
+    await mgf.parseAsync();
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof MGFError) {
+      process.stderr.write(`mgf: ${error.message}\n`);
+      return error.code === 'usage' ? 2 : 1;
+    }
+    // A mistake of ours: the stack is what a report of it needs.
+    process.stderr.write(`mgf: unexpected failure, please report it:\n${(error as Error)?.stack ?? String(error)}\n`);
+    return 1;
+  }
+}
+
+process.exitCode = await main();

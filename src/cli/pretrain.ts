@@ -1,0 +1,197 @@
+/** `mgf pretrain DATA`: trains, logs, saves, resumes. */
+import { readFile, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { Command, Option } from 'commander';
+import { readManifest } from '../audio/manifest.ts';
+import { MGFError } from '../errors.ts';
+import { applySettings, assertSameConfig } from '../mgf/config.ts';
+import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
+import { formatDuration, ProgressReporter } from '../train/logs.ts';
+import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
+import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, programName, seed, shellWord, withGpu } from './common.ts';
+import { writeRunReport } from './run-report.ts';
+import type { Utterance } from '../audio/manifest.ts';
+import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+import type { RunConfig } from '../mgf/config.ts';
+import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from '../train/loop.ts';
+
+interface Options {
+  preset?: string;
+  out?: string;
+  config?: string;
+  resume?: string;
+  steps?: number;
+  minutes?: number;
+  set?: string[];
+  seed?: number;
+  adapter?: AdapterPreference;
+  json?: boolean;
+}
+
+export function pretrainCommand(): Command {
+  return new Command('pretrain').summary('pre-train a model on recordings')
+    .description('Pre-trains MGF on recordings: a folder, a glob, an audio file, a TSV or CSV with a header, a fairseq .tsv or a NeMo JSONL manifest. '
+      + 'The run\'s folder gets checkpoints, log.jsonl, TensorBoard event files, report.html and the list of skipped clips.')
+    .argument('<data>', 'recordings')
+    .option('--preset <name>', `size of the model: ${PRESET_NAMES.join(', ')} (default: tiny on a GPU, micro-mel in software)`)
+    .option('--out <folder>', 'folder of the run (default: runs/PRESET)')
+    .option('--config <file>', 'JSON file with any fields of the configuration, and optionally "preset"')
+    .option('--resume <run>', 'go on from the newest checkpoint of a run\'s folder, or from one checkpoint')
+    .addOption(new Option('--steps <n>', 'optimiser steps in all').argParser(positiveInteger).conflicts('minutes'))
+    .addOption(new Option('--minutes <n>', 'train for so long instead of a number of steps').argParser(positive))
+    .addOption(new Option('--set <key=value>', 'set any field of the configuration; may be repeated').argParser(collect))
+    .addOption(new Option('--seed <n>', 'seed of weights, order, crops, masks and dropout').argParser(seed))
+    .addOption(adapterOption()).addOption(jsonOption())
+    .addHelpText('after', `
+Examples:
+  mgf pretrain recordings/ --preset micro-mel --out runs/first --minutes 20
+  mgf pretrain train.tsv --preset tiny --out runs/tiny --set learning_rate=1e-3 --set loss_weights.sentence=0
+  mgf pretrain train.tsv --resume runs/tiny --steps 20000
+
+Ctrl-C finishes the step, saves, and says how to go on.`)
+    .action((data: string, options: Options) => runPretrain(data, options));
+}
+
+/** Reads `--config`, `--preset`, `--set` and their relatives; in this order, later ones win. */
+async function newRun(options: Options, defaultPreset: string): Promise<{ preset: string; run: RunConfig }> {
+  let preset = options.preset ?? defaultPreset, run: RunConfig;
+  if (options.config === undefined) run = presetRunConfig(preset);
+  else {
+    const path = options.config, text = await readFile(path, 'utf8').catch((error: unknown) => { throw ioError(error, 'read the configuration', path); });
+    run = parseRunConfig(text, { origin: path, preset });
+    const named = (JSON.parse(text) as { preset?: string }).preset;
+    if (named !== undefined && options.preset !== undefined && named !== options.preset) {
+      throw new MGFError('usage', `${path} is based on the preset ${named}, but --preset says ${options.preset}; leave one of them out.`);
+    }
+    preset = named ?? preset;
+  }
+  return { preset, run: applySettings(run, settings(options)) };
+}
+
+function settings({ set = [], steps, minutes, seed: chosen }: Options): string[] {
+  return [
+    ...set, ...(steps === undefined ? [] : [`steps=${steps}`, 'minutes=null']), ...(minutes === undefined ? [] : [`minutes=${minutes}`]),
+    ...(chosen === undefined ? [] : [`seed=${chosen}`]),
+  ];
+}
+
+/** A resumed run keeps its configuration; whatever else is asked for must agree with it, or be a setting that may change. */
+async function resumedRun(resume: ResumePoint, options: Options): Promise<{ preset: string; run: RunConfig }> {
+  const run = applySettings(resume.state.config, settings(options));
+  if (options.preset !== undefined || options.config !== undefined) {
+    const wanted = await newRun({ ...options, set: [] }, options.preset ?? 'tiny');
+    assertSameConfig(run.mgf, wanted.run.mgf, { origin: resume.path });
+  }
+  if (run.train.minutes === null && resume.state.step >= run.train.steps) {
+    throw new MGFError('usage', `${resume.path} has already made all of its ${run.train.steps} steps; ask for more in all with \`--steps\`.`);
+  }
+  if (run.train.minutes !== null && resume.state.elapsedSeconds >= 60 * run.train.minutes) {
+    throw new MGFError('usage', `${resume.path} has already used all of its ${run.train.minutes} minutes; ask for more in all with \`--minutes\`.`);
+  }
+  return { preset: options.preset ?? 'as resumed', run };
+}
+
+async function runPretrain(data: string, options: Options): Promise<void> {
+  // What can be refused without a device and without decoding anything, first.
+  const manifest = await readManifest(data);
+  const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume);
+  let chosen = resume ? await resumedRun(resume, options) : options.preset || options.config ? await newRun(options, 'tiny') : undefined;
+  const early = options.out ?? (resume && options.resume !== undefined ? await folderOf(options.resume) : chosen && join('runs', chosen.preset));
+  if (early !== undefined) await checkRunFolder(early, resume);
+
+  await withGpu(options.adapter, async (gpu) => {
+    chosen ??= await newRun(options, gpu.profile.kind === 'gpu' ? 'tiny' : 'micro-mel');
+    const { preset, run } = chosen, out = early ?? join('runs', preset);
+    const stream = options.json ? process.stderr : process.stdout;
+    const resumeCommand = `${programName()} pretrain ${shellWord(data)} --resume ${shellWord(out)}`;
+    const result = await runWithProgress(stream, {
+      gpu, run, items: manifest.items, skipped: manifest.skipped, out, ...(resume && { resume }),
+    }, preset);
+    const write = (line: string) => stream.write(`${line}\n`);
+    if (result.interrupted) {
+      write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${resumeCommand}`);
+      process.exitCode = 130;
+    } else {
+      const report = await writeRunReport({
+        runDir: out, title: `MGF ${preset}`, preset, adapter: gpu.profile.name, run, result,
+        next: [`${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.npy`, `${resumeCommand} --steps ${2 * result.steps}`],
+      });
+      for (const line of summaryLines(result)) write(line);
+      write(`Report: ${report}`);
+      write(`Next: ${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.npy`);
+    }
+    if (options.json) process.stdout.write(`${JSON.stringify(summary(result, gpu, preset, out), null, 2)}\n`);
+  });
+}
+
+/** The folder that a run which is resumed from here writes to. */
+const folderOf = async (path: string): Promise<string> => ((await stat(path)).isDirectory() ? path : dirname(path));
+
+/** `pretrain` with its messages and progress on a stream, and Ctrl-C that saves. */
+export async function runWithProgress(
+  stream: NodeJS.WriteStream, options: Omit<PretrainOptions, 'hooks' | 'signal'> & { items: readonly Utterance[] }, preset: string,
+): Promise<PretrainResult> {
+  const progress = new ProgressReporter(stream), abort = new AbortController();
+  const write = (line: string) => progress.note(line);
+  const stop = () => {
+    if (abort.signal.aborted) process.exit(130);
+    abort.abort();
+    write('Stopping: the step under way ends, then the run is saved (Ctrl-C again stops at once).');
+  };
+  let scanShown = performance.now();
+  const hooks: PretrainHooks = {
+    onScan: (done, total) => {
+      if (performance.now() - scanShown < 5000 || done === total) return;
+      scanShown = performance.now();
+      write(`Reading the recordings: ${done} of ${total}`);
+    },
+    onStart: (start) => { for (const line of startLines(start, options.run, preset, options.out)) write(line); },
+    onProgress: (state) => progress.update(state),
+    onAlarm: (alarm) => write(`Warning: ${alarm.message}`),
+    onNote: (note) => write(`Note: ${note}`),
+  };
+  process.on('SIGINT', stop).on('SIGTERM', stop);
+  try {
+    return await pretrain({ ...options, hooks, signal: abort.signal });
+  } finally {
+    process.off('SIGINT', stop).off('SIGTERM', stop);
+    progress.finish();
+  }
+}
+
+const one = (x: number) => x.toFixed(1);
+
+function startLines({ adapter, parameters, data, step, info, rows, cropSeconds }: PretrainStart, { train }: RunConfig, preset: string, out: string): string[] {
+  const micro = train.accumulation > 1 ? `, ${train.accumulation} of them a step` : '';
+  const length = train.minutes === null ? `${plural(train.steps, 'step')}` : `${train.minutes} minutes`;
+  const { skipped } = data, speakers = data.speakers > 0 ? `, ${plural(data.speakers, 'speaker')}` : '';
+  return [
+    `Adapter     ${adapter}`,
+    `Model       ${preset}, ${parameters.toLocaleString('en-US')} parameters`,
+    `Data        ${plural(data.usable, 'clip')}, ${one(data.minutes)} minutes${speakers}, ${plural(data.stepsPerEpoch, 'batch', 'batches')} an epoch`,
+    ...(skipped.length > 0 ? [`Left out    ${plural(skipped.length, 'clip')}, listed in ${join(out, 'skipped.tsv')}:`, ...listSkipped(skipped)] : []),
+    `Batch       ${rows} crops (2 of each of ${rows / 2} clips) of ${cropSeconds} s${micro}`,
+    `Run         ${length}${step > 0 ? `, going on from step ${step}` : ''}, seed ${train.seed}, into ${out}`,
+    `Program     ${info.dispatches} dispatches a step, ${info.pipelines} pipelines, ${(info.activationBytes / 1e6).toFixed(0)} MB of activations`,
+  ];
+}
+
+function summaryLines(result: PretrainResult): string[] {
+  const { steps, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory, info, skippedSteps, checkpoint } = result;
+  return [
+    `Done        ${plural(steps, 'step')} on ${formatDuration(audioSeconds)} of audio in ${formatDuration(elapsedSeconds)}, ${one(audioPerSecond)} audio s/s`,
+    `First step  after ${one(startup.firstStep)} s (recordings ${one(startup.scan)} s, model ${one(startup.compile)} s)`,
+    `Program     ${info.dispatches} dispatches a step, ${info.pipelines} pipelines, peak memory ${(peakMemory / 1e6).toFixed(0)} MB`,
+    ...(skippedSteps > 0 ? [`Left out    ${plural(skippedSteps, 'update')} whose gradient was not finite`] : []),
+    `Checkpoint  ${checkpoint}`,
+  ];
+}
+
+/** The answer of `--json`: all but the arrays. */
+export function summary(result: PretrainResult, gpu: Gpu, preset: string, out: string): Record<string, unknown> {
+  const { steps, interrupted, checkpoint, parameters, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory, info, skippedSteps, alarms, data } = result;
+  return {
+    run: out, preset, adapter: gpu.profile.name, steps, interrupted, checkpoint, parameters, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory,
+    ...info, skippedSteps, alarms, data,
+  };
+}

@@ -1,0 +1,149 @@
+/** `mgf quickstart`: real speech, a small model, a report. */
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
+import { readManifest } from '../audio/manifest.ts';
+import { anchorCapacity, fixedNegatives, frameCount, spanMask } from '../audio/sampling.ts';
+import { randomStream } from '../audio/random.ts';
+import { Encoder } from '../mgf/encoder.ts';
+import { presetRunConfig } from '../mgf/presets.ts';
+import { Pretrainer } from '../mgf/pretrainer.ts';
+import { CheckpointStore, loadWeights } from '../train/checkpoint.ts';
+import { formatDuration } from '../train/logs.ts';
+import { adapterOption, formatTable, jsonOption, plural, positive, programName, shellWord, withGpu } from './common.ts';
+import { runWithProgress, summary } from './pretrain.ts';
+import { fetchQuickstartSpeech } from './quickstart-data.ts';
+import { writeRunReport } from './run-report.ts';
+import { compareVoices, splitVoices, voiceTable } from './voices.ts';
+import type { Batch } from '../audio/source.ts';
+import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+import type { RunConfig } from '../mgf/config.ts';
+import type { HostTensor } from '../plan/parameters.ts';
+
+interface Options {
+  data?: string;
+  minutes?: number;
+  adapter?: AdapterPreference;
+  out?: string;
+  json?: boolean;
+}
+
+const SEED = 1;
+/** Minutes of training where none are given: the whole takes under ten on two cores. */
+const MINUTES = 4;
+/** Largest first; a model is taken if it gets through so many steps in the time, and the last one in any case. */
+const PRESETS = ['micro', 'nano'] as const;
+const ENOUGH_STEPS = 400;
+
+export function quickstartCommand(): Command {
+  return new Command('quickstart').summary('real speech, a small model, a report: under ten minutes')
+    .description('Fetches recorded speech once (prompts of the Asterisk telephone exchange from Debian\'s archive, about 80 MB; their licences are printed), '
+      + 'pre-trains a small MGF on the raw waveform with all four scales, and writes an HTML report with a table: which voice is speaking.')
+    .option('--data <folder>', 'your own recordings instead: a folder (a sub-folder a voice), a glob or a manifest')
+    .addOption(new Option('--minutes <n>', 'minutes of training').argParser(positive).default(MINUTES))
+    .option('--out <folder>', 'folder of the run (default: runs/quickstart)')
+    .addOption(adapterOption()).addOption(jsonOption())
+    .addHelpText('after', '\nExamples:\n  mgf quickstart\n  mgf quickstart --data recordings/ --minutes 10\n  mgf quickstart --adapter lavapipe')
+    .action((options: Options) => runQuickstart(options));
+}
+
+async function runQuickstart(options: Options): Promise<void> {
+  const started = performance.now(), stream = options.json ? process.stderr : process.stdout, write = (line: string) => stream.write(`${line}\n`);
+  const { manifest: path, licences } = options.data === undefined
+    ? await fetchQuickstartSpeech({ onProgress: write }) : { manifest: options.data, licences: [] as string[] };
+  const manifest = await readManifest(path), split = splitVoices(manifest.items, SEED);
+  if (licences.length > 0) for (const line of ['Recordings:', ...licences.map((l) => `  ${l}`)]) write(line);
+  const held = new Set(split?.test.map((c) => c.item)), items = manifest.items.filter((item) => !held.has(item));
+
+  await withGpu(options.adapter, async (gpu) => {
+    write(`Adapter: ${gpu.profile.name}${gpu.profile.kind === 'cpu' ? ' (in software; a GPU would be many times faster)' : ''}`);
+    const minutes = options.minutes ?? MINUTES, { preset, run, secondsPerStep } = await choosePreset(gpu, minutes);
+    write(`Preset: ${preset}, at ${secondsPerStep.toFixed(2)} s a step about ${Math.max(1, Math.round((60 * minutes) / secondsPerStep))} steps in ${minutes} minutes`);
+    const out = options.out ?? await freeFolder('runs/quickstart');
+    const result = await runWithProgress(stream, { gpu, run, items, skipped: manifest.skipped, out }, preset);
+    const go = `${programName()} pretrain ${shellWord(options.data ?? path)}`;
+    if (result.interrupted) {
+      write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${go} --resume ${shellWord(out)}`);
+      process.exitCode = 130;
+      return;
+    }
+    write('Comparing features: which voice is speaking');
+    const comparison = split && await compare(gpu, run, result.checkpoint, split), table = comparison && voiceTable(comparison);
+    const own = options.data === undefined ? 'FOLDER' : shellWord(options.data);
+    const next = [
+      'Your own recordings, with the preset that learns most where there is no GPU:',
+      `${programName()} pretrain ${own} --preset micro-mel --minutes 60 --out runs/mine`,
+      'More steps of this run:', `${go} --resume ${shellWord(out)} --minutes ${4 * minutes}`,
+      'Features for other programs:', `${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.safetensors`,
+    ];
+    const report = await writeRunReport({
+      runDir: out, title: 'MGF quickstart', preset, adapter: gpu.profile.name, run, result, licences, next,
+      ...(comparison && { similarity: comparison.similarity }), ...(table && { table }),
+    });
+    const seconds = (performance.now() - started) / 1000;
+    if (table) write(`\n${table.title}\n${formatTable(table.columns, table.rows.map((row) => row.map(String)))}\n${table.caption}`);
+    else write('\nNo comparison of voices: it needs two voices with six clips each, by a speaker column or a folder a voice.');
+    write(`\n${plural(result.steps, 'step')}, ${result.audioPerSecond.toFixed(1)} audio s/s, ${formatDuration(seconds)} in all.`);
+    write(`Checkpoint: ${result.checkpoint}\nReport:     ${report}\n\nNext:`);
+    for (const line of next) write(line.endsWith(':') ? `  ${line}` : `    ${line}`);
+    if (options.json) {
+      const voices = comparison && { ...comparison, similarity: undefined };
+      process.stdout.write(`${JSON.stringify({ ...summary(result, gpu, preset, out), report, seconds, voices: voices ?? null }, null, 2)}\n`);
+    }
+  });
+}
+
+async function compare(gpu: Gpu, run: RunConfig, checkpoint: string, split: NonNullable<ReturnType<typeof splitVoices>>) {
+  const { parameters } = await loadWeights(checkpoint);
+  const trained = await Encoder.create(gpu, run.mgf, parameters as Map<string, HostTensor>), random = await Encoder.random(gpu, run.mgf, run.train.seed);
+  try {
+    return await compareVoices(split, trained, random, SEED);
+  } finally {
+    trained.destroy();
+    random.destroy();
+  }
+}
+
+/** A folder that holds no run yet, so that the quickstart can be run again. */
+async function freeFolder(base: string): Promise<string> {
+  for (let n = 1; ; n++) {
+    const folder = n === 1 ? base : `${base}-${n}`;
+    if (!(await new CheckpointStore(folder).latest())) return join(folder);
+  }
+}
+
+/** The largest preset that gets through enough steps in the time, by timing two steps of each on this adapter. */
+async function choosePreset(gpu: Gpu, minutes: number): Promise<{ preset: string; run: RunConfig; secondsPerStep: number }> {
+  for (const preset of PRESETS) {
+    // The folder's checkpoint is what the rest needs; a run of minutes saves at its end.
+    const run = presetRunConfig(preset, { train: { minutes, seed: SEED } }), secondsPerStep = await timeStep(gpu, run);
+    if (preset === PRESETS.at(-1) || (60 * minutes) / secondsPerStep >= ENOUGH_STEPS) return { preset, run, secondsPerStep };
+  }
+  throw new Error('unreachable: the last preset is always taken');
+}
+
+async function timeStep(gpu: Gpu, run: RunConfig): Promise<number> {
+  const model = await Pretrainer.create(gpu, run);
+  try {
+    const batch = noiseBatch(run);
+    // The first step also warms caches.
+    await model.step([batch], { step: 0, learningRate: 0 });
+    const start = performance.now();
+    await model.step([batch], { step: 1, learningRate: 0 });
+    return (performance.now() - start) / 1000;
+  } finally {
+    model.destroy();
+  }
+}
+
+/** A batch of the run's sizes, of noise. */
+function noiseBatch({ mgf, train }: RunConfig): Batch {
+  const R = 2 * train.utterances_per_batch, L = Math.round(train.crop_seconds * mgf.sample_rate), T = frameCount(L), random = randomStream(train.seed);
+  const spans = { probability: mgf.mask_time_prob, length: mgf.mask_time_length, minMasks: mgf.mask_time_min_masks };
+  const rows = Array.from({ length: R }, () => spanMask(T, T, spans, random));
+  const { anchor, negatives, weight, count } = fixedNegatives(rows, mgf.num_negatives, anchorCapacity(R, T, spans), random);
+  const mask = new Int32Array(R * T);
+  rows.forEach((row, r) => mask.set(row, r * T));
+  return {
+    step: 0, wave: Float32Array.from({ length: R * L }, () => 2 * random.uniform() - 1), mask, anchor, negatives, anchorWeight: weight, maskedFrames: count, utterances: [],
+  };
+}
