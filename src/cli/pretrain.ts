@@ -189,9 +189,9 @@ function summaryLines(result: PretrainResult): string[] {
 
 /** The answer of `--json`: all but the arrays. */
 export function summary(result: PretrainResult, gpu: Gpu, preset: string, out: string): Record<string, unknown> {
-  const { steps, interrupted, checkpoint, parameters, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory, info, skippedSteps, alarms, data } = result;
+  const { steps, interrupted, checkpoint, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory, info, skippedSteps, alarms, data } = result;
   return {
-    run: out, preset, adapter: gpu.profile.name, steps, interrupted, checkpoint, parameters, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory,
+    run: out, preset, adapter: gpu.profile.name, steps, interrupted, checkpoint, audioSeconds, elapsedSeconds, audioPerSecond, startup, peakMemory,
     ...info, skippedSteps, alarms, data,
   };
 }
