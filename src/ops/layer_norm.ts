@@ -4,12 +4,16 @@ import { elements, f32, formatShape, type Spec, type Value } from '../graph/grap
 import { defineOp, kernel, type Dispatch } from '../graph/op.ts';
 import backwardSource from '../../kernels/layer_norm_backward.wgsl';
 import columnsSource from '../../kernels/layer_norm_columns.wgsl';
+import subgroupBackwardSource from '../../kernels/layer_norm_subgroup_backward.wgsl';
+import subgroupSource from '../../kernels/layer_norm_subgroup.wgsl';
 import forwardSource from '../../kernels/layer_norm.wgsl';
-import { ceilDiv, overRows } from './launch.ts';
+import { ceilDiv, overRows, spread } from './launch.ts';
 import { columnSums, overItems } from './reduce.ts';
 
 const FORWARD = kernel('layer_norm', forwardSource);
 const BACKWARD = kernel('layer_norm_backward', backwardSource);
+const SUBGROUP = kernel('layer_norm_subgroup', subgroupSource);
+const SUBGROUP_BACKWARD = kernel('layer_norm_subgroup_backward', subgroupBackwardSource);
 const COLUMNS = kernel('layer_norm_columns', columnsSource);
 
 interface Attrs { eps: number; activation: 'none' | 'gelu' }
@@ -23,8 +27,16 @@ function layout(x: Spec): { rows: number; d: number; width: number; VEC: number 
 const flags = (weight: Value | null, bias: Value | null, attrs: Attrs): Record<string, number> =>
   ({ WEIGHT: Number(weight !== null), BIAS: Number(bias !== null), ACT: Number(attrs.activation === 'gelu') });
 
-/** Rows that one invocation takes on CPU adapters: several while that leaves enough invocations for every lane of every core. */
-const rowsTogether = (rows: number, adapter: AdapterProfile): number => (adapter.family === 'cpu' && rows >= 1024 ? 4 : 1);
+/** Longest row held in registers: the text is unrolled, and compiling it takes lavapipe 2 s at 128 values, 4 s at 192, 9 s at 256. */
+const LONGEST_HELD = 192;
+
+/** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: a GPU, or an odd or very long row. */
+function overSubgroups(x: Spec, adapter: AdapterProfile): { constants: { SG: number; V: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {
+  const { rows, d } = layout(x), SG = adapter.subgroupSize;
+  if (adapter.family !== 'cpu' || d % (4 * SG) !== 0 || d > LONGEST_HELD) return null;
+  const block = ceilDiv(rows, Math.min(256, ceilDiv(rows, 8))), blocks = ceilDiv(rows, block);
+  return { constants: { SG, V: d / (4 * SG) }, grid: spread(blocks), block, blocks };
+}
 
 /** Inputs x, weight?, bias?. Outputs y and the statistics of each row (see the kernel), which backward needs. */
 export const layerNormOp = defineOp<Attrs>({
@@ -39,19 +51,32 @@ export const layerNormOp = defineOp<Attrs>({
   },
   forward(c) {
     const x = c.input(0), weight = c.inputs[1] ?? null, bias = c.inputs[2] ?? null;
-    const { rows, width, VEC } = layout(x), R = rowsTogether(rows, c.adapter);
-    const { constants, grid } = overRows(ceilDiv(rows, R), c.adapter);
+    const { rows, width, VEC } = layout(x), held = overSubgroups(x, c.adapter);
+    const bind = { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) };
+    if (held) {
+      return [{ kernel: SUBGROUP, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) }, bind, params: { rows, block: held.block, eps: c.attrs.eps } }];
+    }
+    const { constants, grid } = overRows(rows, c.adapter);
     return [{
-      kernel: FORWARD, grid, constants: { ...constants, ...flags(weight, bias, c.attrs), VEC, R },
-      bind: { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) },
-      params: { rows, width, eps: c.attrs.eps },
+      kernel: FORWARD, grid, constants: { ...constants, ...flags(weight, bias, c.attrs), VEC }, bind, params: { rows, width, eps: c.attrs.eps },
     }];
   },
   saves: { inputs: [0, 1, 2], outputs: [1] },
   backward(c) {
     const dy = c.upstream(0)!, x = c.input(0)!, weight = c.input(1), bias = c.input(2), stats = c.output(1);
     const { rows, d, width, VEC } = layout(x), act = c.attrs.activation === 'gelu', dispatches: Dispatch[] = [];
-    const dx = c.grad(0), dw = c.grad(1), db = c.grad(2);
+    const dx = c.grad(0), dw = c.grad(1), db = c.grad(2), held = dx && overSubgroups(x, c.adapter);
+    if (held) {
+      const part_weight = weight && c.temp([held.blocks, d]), part_bias = bias && c.temp([held.blocks, d]);
+      dispatches.push({
+        kernel: SUBGROUP_BACKWARD, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) },
+        bind: { dy, x, stats, dx, ...(weight && { weight, part_weight: part_weight! }), ...(bias && { part_bias: part_bias!, ...(act && { bias }) }) },
+        params: { rows, block: held.block },
+      });
+      if (dw) dispatches.push(...columnSums(c, part_weight!, held.blocks, d, dw));
+      if (db) dispatches.push(...columnSums(c, part_bias!, held.blocks, d, db));
+      return dispatches;
+    }
     if (dx) {
       const { constants, grid } = overRows(rows, c.adapter);
       dispatches.push({

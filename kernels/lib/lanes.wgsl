@@ -1,0 +1,17 @@
+// Sum over a subgroup of ${SG} lanes, in every lane: log2 steps of a butterfly, several times cheaper than subgroupAdd on CPU adapters.
+// Include after `enable subgroups;`, in kernels whose workgroup is one subgroup.
+fn lanes_sum(v: vec2f) -> vec2f {
+  var sum = v;
+  sum += subgroupShuffleXor(sum, 1u);
+  sum += subgroupShuffleXor(sum, 2u);
+#if SG >= 8
+  sum += subgroupShuffleXor(sum, 4u);
+#end
+#if SG >= 16
+  sum += subgroupShuffleXor(sum, 8u);
+#end
+#if SG >= 32
+  sum += subgroupShuffleXor(sum, 16u);
+#end
+  return sum;
+}
