@@ -1,7 +1,7 @@
 // Layer norm over the last axis: y = (x - mean) / sqrt(var + eps) * weight + bias, optionally followed by GELU. x, y [rows, D]; weight, bias [D].
 // stats [rows] = (shift, centre, rstd, 0): the row's first element, its mean minus the shift, 1 / sqrt(var + eps). Working on x - shift keeps all digits
 // when the mean is large; mean and variance come from one pass (Welford per vec4 component, merged as in Chan, Golub, LeVeque 1979).
-// Grid: overRows of rows. Any adapter; layer_norm_subgroup.wgsl is 2 to 3 times faster on CPU adapters where it applies. VEC 1: D is a multiple of 4.
+// Grid: overRows of rows. Any adapter; layer_norm_subgroup.wgsl is faster where it applies (2 to 3 times on lavapipe). VEC 1: D is a multiple of 4.
 #include "lib/gelu.wgsl"
 #include "lib/rows.wgsl"
 #if VEC

@@ -1,6 +1,6 @@
-// Layer norm as in layer_norm.wgsl, for CPU adapters and D a multiple of 4 SG: a subgroup takes a block of rows, lane l holds vec4s l, l + SG, ... of a
-// row in registers. One load and one store an element, weight and bias are loaded once a block, and memory is walked in order (a row per lane touches
-// as many distant lines as there are lanes: 2 to 4 times slower on tensors over the cache).
+// Layer norm as in layer_norm.wgsl, for adapters whose subgroups have SG lanes (4 to 32) and D a multiple of 4 SG: a subgroup takes a block of rows, lane l
+// holds vec4s l, l + SG, ... of a row in registers. One load and one store an element, weight and bias are loaded once a block, and memory is walked in
+// order. On lavapipe a row per lane, which touches as many distant lines as there are lanes, is 2 to 4 times slower on tensors over the cache.
 // Grid: one workgroup of one subgroup per block of rows.
 enable subgroups;
 #include "lib/gelu.wgsl"

@@ -40,10 +40,10 @@ test('AdamW follows the reference over several steps, in pieces, with decay on t
   }
 });
 
-test('the gradient norm of several tensors over the binding limit agrees with the sum over all', async () => {
+for (const family of new Set([gpu.profile.family, 'gpu' as const])) test(`the gradient norm of several tensors over the binding limit agrees with the sum over all (${family} kernels)`, async () => {
   const graph = new Graph(), a = wave(5003, 0.9, 3), b = wave(3, 0.2);
   const norm = gradNorm([graph.constant('a', [5003], a), graph.constant('b', [3], b)], { bindingLimit: 4096 });
-  const program = await compile(gpu, graph, { outputs: { norm } });
+  const program = await compile({ ...gpu, profile: { ...gpu.profile, family } }, graph, { outputs: { norm } });
   const want = Math.sqrt([...a, ...b].reduce((sum, x) => sum + x * x, 0));
   assert.ok(Math.abs((await program.step())['norm']![0]! - want) < 1e-6 * want);
   program.destroy();

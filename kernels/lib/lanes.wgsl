@@ -1,4 +1,4 @@
-// Sum over a subgroup of ${SG} lanes, in every lane: log2 steps of a butterfly, several times cheaper than subgroupAdd on CPU adapters.
+// Sum over a subgroup of ${SG} lanes, in every lane: log2 steps of a butterfly, several times cheaper than subgroupAdd on CPU adapters. SG is 4 to 32.
 // Include after `enable subgroups;`, in kernels whose workgroup is one subgroup.
 fn lanes_sum(v: vec2f) -> vec2f {
   var sum = v;

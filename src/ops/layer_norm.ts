@@ -27,14 +27,17 @@ function layout(x: Spec): { rows: number; d: number; width: number; VEC: number 
 const flags = (weight: Value | null, bias: Value | null, attrs: Attrs): Record<string, number> =>
   ({ WEIGHT: Number(weight !== null), BIAS: Number(bias !== null), ACT: Number(attrs.activation === 'gelu') });
 
-/** Longest row held in registers: the text is unrolled, and compiling it takes lavapipe 2 s at 128 values, 4 s at 192, 9 s at 256. */
-const LONGEST_HELD = 192;
+/**
+ * Vec4s of a row that a lane may hold. The text is unrolled: compiling it takes lavapipe 2 s for rows of 128, 4 s for 192, 9 s for 256;
+ * a GPU compiles fast and has registers for 8.
+ */
+const mostHeld = (adapter: AdapterProfile): number => (adapter.family === 'cpu' ? 48 / adapter.subgroupSize : 8);
 
-/** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: a GPU, or an odd or very long row. */
+/** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: subgroups of no fixed size, or an odd or long row. */
 function overSubgroups(x: Spec, adapter: AdapterProfile): { constants: { SG: number; V: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {
   const { rows, d } = layout(x), SG = adapter.subgroupSize;
-  if (adapter.family !== 'cpu' || d % (4 * SG) !== 0 || d > LONGEST_HELD) return null;
-  const block = ceilDiv(rows, Math.min(256, ceilDiv(rows, 8))), blocks = ceilDiv(rows, block);
+  if (SG < 4 || SG > 32 || d % (4 * SG) !== 0 || d / (4 * SG) > mostHeld(adapter)) return null;
+  const block = ceilDiv(rows, Math.min(adapter.family === 'cpu' ? 256 : 2048, ceilDiv(rows, 8))), blocks = ceilDiv(rows, block);
   return { constants: { SG, V: d / (4 * SG) }, grid: spread(blocks), block, blocks };
 }
 
@@ -86,7 +89,7 @@ export const layerNormOp = defineOp<Attrs>({
     }
     if (dw || db) {
       // Blocks small enough for every lane to have work, large enough for the partial sums to be few.
-      const blocks = Math.min(256, ceilDiv(rows, 16)), block = ceilDiv(rows, blocks), used = ceilDiv(rows, block);
+      const blocks = Math.min(c.adapter.family === 'cpu' ? 256 : ceilDiv(65536, width), ceilDiv(rows, 16)), block = ceilDiv(rows, blocks), used = ceilDiv(rows, block);
       const partWeight = weight && c.temp([used, d]), partBias = bias && c.temp([used, d]);
       const { constants, grid } = overItems(used * width, c.adapter);
       dispatches.push({
