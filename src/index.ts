@@ -1,0 +1,124 @@
+/**
+ * MGF on WebGPU: a small compute engine with hand-written WGSL kernels, a graph with gradients, a static memory plan, and on top of it MGF,
+ * self-supervised speech representations at four time scales.
+ *
+ * This is the part of the API that runs everywhere, browsers included: nothing here imports a Node module. Under Node, Deno and Bun the package's
+ * main entry (src/node.ts) is this and what needs files, threads and npm `webgpu`.
+ *
+ * Conventions. Tensors are row-major, activations channels-last [B, T, C], weights as PyTorch has them except convolutions ([Cout, K, Cin / groups]).
+ * Audio is mono, 16 kHz, full scale 1. Whatever goes wrong is an `MGFError` with a code and one sentence: what, where, and what to do.
+ */
+import type { DecodedAudio, Segment } from './audio/decode.ts';
+
+export { MGFError } from './errors.ts';
+export type { ErrorCode } from './errors.ts';
+
+// ---------------------------------------------------------------------------------------------------------------- device
+// `openGpu()` takes the best adapter there is, or the caller's own `GPUDevice`, and says what it knows about it.
+export { openGpu } from './gpu/device.ts';
+export type { AdapterPreference, AdapterProfile, Gpu, OpenGpuOptions, SoftwareAdapter } from './gpu/device.ts';
+
+// ----------------------------------------------------------------------------------------------------- graph and gradients
+// A graph is pure data: values with shapes, nodes that apply ops. Calling an op records a node; nothing runs.
+export { elements, f32, formatShape, Graph, i32 } from './graph/graph.ts';
+export type { DType, Node, Shape, Spec, Value, ValueKind } from './graph/graph.ts';
+export { grad, vectorJacobianProduct } from './ops/grad.ts';
+
+// -------------------------------------------------------------------------------------------------------- ops of one's own
+// One op, one record: shape rule, forward, backward, cost. The built-in ops have no other means than these.
+export { defineOp, kernel, scalar } from './graph/op.ts';
+export type { Attrs, BackwardContext, Cost, Dispatch, ForwardContext, Kernel, Op, Scalar, View } from './graph/op.ts';
+// Grids: one invocation per element, or a row per invocation (CPU adapters) or per workgroup (GPUs).
+export { ceilDiv, overElements, overRows, spread } from './ops/launch.ts';
+// Dispatches to build on: matrix products with general addresses, sums over rows.
+export { gemm } from './ops/gemm.ts';
+export type { Gemm } from './ops/gemm.ts';
+export { columnSums } from './ops/reduce.ts';
+
+// ------------------------------------------------------------------------------------------------------------------- ops
+export { gelu, relu, sigmoid, tanh } from './ops/activation.ts';
+export { attention, selfAttention } from './ops/attention.ts';
+export { conv1d, convTranspose1d } from './ops/conv.ts';
+export { crossEntropy } from './ops/cross_entropy.ts';
+export { ctcLoss } from './ops/ctc.ts';
+export { dropout, dropoutAdd } from './ops/dropout.ts';
+export { add, fillLike, reshape, scale, scaleByScalar } from './ops/elementwise.ts';
+export { groupNorm } from './ops/group_norm.ts';
+export { maskedInfoNCE } from './ops/info_nce.ts';
+export { layerNorm } from './ops/layer_norm.ts';
+export { narrow } from './ops/layout.ts';
+export { linear } from './ops/linear.ts';
+export { logMel, logMelPairs, melFrames } from './ops/log_mel.ts';
+export type { LogMelOptions, MelPairs, MelPairsOptions } from './ops/log_mel.ts';
+export { l1Loss, mseLoss } from './ops/loss.ts';
+export { maskRows, zeroRows } from './ops/mask.ts';
+export { maskedMean } from './ops/masked_mean.ts';
+export { matmul } from './ops/matmul.ts';
+export { ntXent } from './ops/nt_xent.ts';
+export { logSoftmax, softmax } from './ops/softmax.ts';
+export { weightNorm } from './ops/weight_norm.ts';
+
+// ------------------------------------------------------------------------------------------------------------- optimisation
+// Ops over flat buffers that change them in place; a step whose gradient is not finite changes nothing.
+export { accumulate } from './optim/accumulate.ts';
+export { adamw, biasCorrections } from './optim/adamw.ts';
+export type { AdamWOptions } from './optim/adamw.ts';
+export { clipCoefficient, gradNorm, scaleBy } from './optim/clip.ts';
+export { learningRate, progressRate } from './train/schedule.ts';
+
+// ------------------------------------------------------------------------------------------------------------- compiling
+// `compile` prunes, plans memory, compiles all kernels and freezes bind groups; `Program.step` replays the result in one submit.
+export { compile } from './plan/compile.ts';
+export type { CompileOptions } from './plan/compile.ts';
+export { Program } from './plan/program.ts';
+export type { HostArray, PlannedDispatch } from './plan/program.ts';
+export { ParameterStore } from './plan/parameters.ts';
+export type { HostTensor, ParameterSpec, StoreBuffer } from './plan/parameters.ts';
+export type { Region } from './plan/storage.ts';
+
+// ------------------------------------------------------------------------------------------------------------------- MGF
+export { applySettings, checkRunConfig, defaultAttach, parseConfig, parseTrainConfig, SCALES } from './mgf/config.ts';
+export type { Attach, DeepPartial, MGFConfig, RunConfig, Scale, TrainConfig } from './mgf/config.ts';
+export { parseRunConfig, PRESET_NAMES, presetConfig, presetRunConfig, presetTrainConfig } from './mgf/presets.ts';
+export { fromHuggingFace } from './mgf/huggingface.ts';
+export { framesOf } from './mgf/network.ts';
+export { initialValues, mgfParameters } from './mgf/weights.ts';
+export type { MGFParameter } from './mgf/weights.ts';
+export { pretrainingGraph } from './mgf/pretraining.ts';
+export type { PretrainingGraph } from './mgf/pretraining.ts';
+export { Pretrainer } from './mgf/pretrainer.ts';
+export type { MomentState, PretrainerOptions, StepMetrics } from './mgf/pretrainer.ts';
+export { Encoder } from './mgf/encoder.ts';
+export type { ClipFeatures } from './mgf/encoder.ts';
+
+// ----------------------------------------------------------------------------------------------------------------- audio
+/**
+ * Decodes a whole WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file held in memory; the format is told by its first bytes. `nameForErrors` is what messages call
+ * it. The decoders (6 MB of WebAssembly) are loaded by the first call. Throws MGFError 'audio': unknown, damaged, truncated or empty.
+ */
+export const decodeAudio = async (bytes: Uint8Array, nameForErrors: string): Promise<DecodedAudio> =>
+  (await import('./audio/decode.ts')).decodeAudio(bytes, nameForErrors);
+/** The mean of the channels at 16 kHz, of the whole recording or of a segment. Throws MGFError 'audio' for a segment after the end. */
+export const toMono16k = async (audio: DecodedAudio, nameForErrors: string, segment: Segment = {}): Promise<Float32Array> =>
+  (await import('./audio/decode.ts')).toMono16k(audio, nameForErrors, segment);
+/** Band-limited conversion of mono samples from `rate` (Hz) to 16 kHz. Throws MGFError 'audio' for a rate outside 1 to 768 kHz. */
+export const resampleTo16k = async (samples: Float32Array, rate: number): Promise<Float32Array> =>
+  (await import('./audio/resample.ts')).resampleTo16k(samples, rate);
+export type { DecodedAudio, Segment } from './audio/decode.ts';
+// What a training batch is drawn with: pure functions of seeds and counters.
+export { permutation, randomStream } from './audio/random.ts';
+export type { RandomStream } from './audio/random.ts';
+export { anchorCapacity, cropStarts, fixedNegatives, frameCount, isSilent, normaliseCrop, SAMPLE_RATE, spanMask } from './audio/sampling.ts';
+export type { FixedNegatives, MaskConfig } from './audio/sampling.ts';
+export type { Batch } from './audio/source.ts';
+
+// --------------------------------------------------------------------------------------------------- health, files, conformance
+export { chanceLevels, effectiveRank, HealthMonitor } from './train/health.ts';
+export type { Alarm, AlarmKind, HealthOptions, StepHealth } from './train/health.ts';
+export { readSafetensors, toFloat32, writeSafetensors } from './train/safetensors.ts';
+export type { SafetensorsFile, StoredTensor, TensorToStore } from './train/safetensors.ts';
+export { writeNpy } from './train/npy.ts';
+/** Runs one golden case (docs/conformance.md) on a device. */
+export { runCase } from './conformance/run.ts';
+export type { CaseResult } from './conformance/run.ts';
+export type { Check } from './conformance/check.ts';
