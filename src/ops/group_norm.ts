@@ -23,7 +23,7 @@ function layout(x: Spec, groups: number): { B: number; T: number; C: number; wid
 function overBlocks(mode: 0 | 1 | 2 | 3, adapter: AdapterProfile, attrs: Attrs, x: Value, bind: Record<string, Value>): Dispatch {
   const { B, T, width, VEC, block, blocks, channels } = layout(x, attrs.groups), n = B * blocks * width, { constants, grid } = overItems(n, adapter);
   return {
-    kernel: BLOCKS, grid, constants: { ...constants, MODE: mode, VEC, ACT: Number(attrs.activation === 'gelu') }, bind: { x, ...bind },
+    kernel: BLOCKS, grid, constants: { ...constants, MODE: mode, VEC, ACT: Number(mode > 0 && attrs.activation === 'gelu') }, bind: { x, ...bind },
     params: { n, width, blocks, steps: T, block, groups: attrs.groups, channels, count: T * channels },
   };
 }

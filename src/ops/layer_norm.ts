@@ -9,6 +9,7 @@ import subgroupSource from '../../kernels/layer_norm_subgroup.wgsl';
 import forwardSource from '../../kernels/layer_norm.wgsl';
 import { ceilDiv, overRows, spread } from './launch.ts';
 import { columnSums, overItems } from './reduce.ts';
+import { rowLayout } from './rows.ts';
 
 const FORWARD = kernel('layer_norm', forwardSource);
 const BACKWARD = kernel('layer_norm_backward', backwardSource);
@@ -17,12 +18,6 @@ const SUBGROUP_BACKWARD = kernel('layer_norm_subgroup_backward', subgroupBackwar
 const COLUMNS = kernel('layer_norm_columns', columnsSource);
 
 interface Attrs { eps: number; activation: 'none' | 'gelu' }
-
-/** Rows of D values, in the units the kernels count: vec4s where D allows. */
-function layout(x: Spec): { rows: number; d: number; width: number; VEC: number } {
-  const d = x.shape.at(-1)!, VEC = Number(d % 4 === 0);
-  return { rows: elements(x.shape) / d, d, width: VEC ? d / 4 : d, VEC };
-}
 
 const flags = (weight: Value | null, bias: Value | null, attrs: Attrs): Record<string, number> =>
   ({ WEIGHT: Number(weight !== null), BIAS: Number(bias !== null), ACT: Number(attrs.activation === 'gelu') });
@@ -35,7 +30,7 @@ const mostHeld = (adapter: AdapterProfile): number => (adapter.family === 'cpu' 
 
 /** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: subgroups of no fixed size, or an odd or long row. */
 function overSubgroups(x: Spec, adapter: AdapterProfile): { constants: { SG: number; V: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {
-  const { rows, d } = layout(x), SG = adapter.subgroupSize;
+  const { rows, d } = rowLayout(x), SG = adapter.subgroupSize;
   if (SG < 4 || SG > 32 || d % (4 * SG) !== 0 || d / (4 * SG) > mostHeld(adapter)) return null;
   const block = ceilDiv(rows, Math.min(adapter.family === 'cpu' ? 256 : 2048, ceilDiv(rows, 8))), blocks = ceilDiv(rows, block);
   return { constants: { SG, V: d / (4 * SG) }, grid: spread(blocks), block, blocks };
@@ -54,7 +49,7 @@ export const layerNormOp = defineOp<Attrs>({
   },
   forward(c) {
     const x = c.input(0), weight = c.inputs[1] ?? null, bias = c.inputs[2] ?? null;
-    const { rows, width, VEC } = layout(x), held = overSubgroups(x, c.adapter);
+    const { rows, width, VEC } = rowLayout(x), held = overSubgroups(x, c.adapter);
     const bind = { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) };
     if (held) {
       return [{ kernel: SUBGROUP, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) }, bind, params: { rows, block: held.block, eps: c.attrs.eps } }];
@@ -67,7 +62,7 @@ export const layerNormOp = defineOp<Attrs>({
   saves: { inputs: [0, 1, 2], outputs: [1] },
   backward(c) {
     const dy = c.upstream(0)!, x = c.input(0)!, weight = c.input(1), bias = c.input(2), stats = c.output(1);
-    const { rows, d, width, VEC } = layout(x), act = c.attrs.activation === 'gelu', dispatches: Dispatch[] = [];
+    const { rows, d, width, VEC } = rowLayout(x), act = c.attrs.activation === 'gelu', dispatches: Dispatch[] = [];
     const dx = c.grad(0), dw = c.grad(1), db = c.grad(2), held = dx && overSubgroups(x, c.adapter);
     if (held) {
       const part_weight = weight && c.temp([held.blocks, d]), part_bias = bias && c.temp([held.blocks, d]);

@@ -6,18 +6,14 @@ import columnsSource from '../../kernels/masked_columns.wgsl';
 import rowsSource from '../../kernels/mask_rows.wgsl';
 import { ceilDiv, overRows } from './launch.ts';
 import { columnSums, overItems } from './reduce.ts';
+import { rowLayout } from './rows.ts';
 
 const ROWS = kernel('mask_rows', rowsSource);
 const COLUMNS = kernel('masked_columns', columnsSource);
 const FUNCTIONS = { replace: 0, drop: 1, multiply: 2 } as const;
 
-function layout(x: Spec): { rows: number; d: number; width: number; VEC: number } {
-  const d = x.shape.at(-1)!, VEC = Number(d % 4 === 0);
-  return { rows: elements(x.shape) / d, d, width: VEC ? d / 4 : d, VEC };
-}
-
 function overMaskedRows(f: keyof typeof FUNCTIONS, adapter: AdapterProfile, x: Value, mask: Value, y: Value, embedding: Value | null = null): Dispatch {
-  const { rows, width, VEC } = layout(x), { constants, grid } = overRows(rows, adapter);
+  const { rows, width, VEC } = rowLayout(x), { constants, grid } = overRows(rows, adapter);
   return { kernel: ROWS, grid, constants: { ...constants, F: FUNCTIONS[f], VEC }, bind: { x, mask, y, ...(embedding && { embedding }) }, params: { rows, width } };
 }
 
@@ -43,7 +39,7 @@ export const maskRowsOp = defineOp<Record<never, never>>({
     const dy = c.upstream(0)!, mask = c.input(2)!, dx = c.grad(0), dEmbedding = c.grad(1), dispatches: Dispatch[] = [];
     if (dx) dispatches.push(overMaskedRows('drop', c.adapter, dy, mask, dx));
     if (dEmbedding) {
-      const { rows, d, width, VEC } = layout(dy), block = ceilDiv(rows, Math.min(256, ceilDiv(rows, 16))), used = ceilDiv(rows, block);
+      const { rows, d, width, VEC } = rowLayout(dy), block = ceilDiv(rows, Math.min(256, ceilDiv(rows, 16))), used = ceilDiv(rows, block);
       const part = c.temp([used, d]), { constants, grid } = overItems(used * width, c.adapter);
       dispatches.push({ kernel: COLUMNS, grid, constants: { ...constants, VEC }, bind: { dy, mask, part }, params: { rows, width, block, n: used * width } });
       dispatches.push(...columnSums(c, part, used, d, dEmbedding));
