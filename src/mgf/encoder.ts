@@ -77,8 +77,9 @@ export class Encoder {
     const ragged = clips.some((c) => c.length !== L);
     const program = await this.#program(`${clips.length} x ${L} ${ragged} layers ${layers.join()}`, () => this.#compile(clips.length, L, ragged, layers));
     const frameMask = Float32Array.from({ length: clips.length * T }, (_, i) => Number(i % T < frames[Math.floor(i / T)]!));
-    await program.step({ wave: padded(clips, L), ...(ragged && { frame_mask: frameMask, mel_frames: melFrames(clips) }) });
-    const states = await Promise.all(layers.map((l) => program.read(`layer ${l}`)));
+    // Reads are queued behind the step at once, so that a call made meanwhile for the same program cannot come in between.
+    const done = program.step({ wave: padded(clips, L), ...(ragged && { frame_mask: frameMask, mel_frames: melFrames(clips) }) });
+    const [states] = await Promise.all([Promise.all(layers.map((l) => program.read(`layer ${l}`))), done]);
     return frames.map((n, i) => ({ frames: n, layers: states.map((s) => (s as Float32Array).slice(i * T * D, (i * T + n) * D)) }));
   }
 
@@ -89,8 +90,8 @@ export class Encoder {
       const graph = new Graph(), wave = graph.input('wave', [clips.length, L]), count = graph.input('mel_frames', [clips.length], 'i32');
       return compile(this.#gpu, graph, { keep: { mel: logMelPairs(wave, { nMels: this.config.n_mels, frames: T, melFrames: count }).features }, label: 'log-mel' });
     });
-    await program.step({ wave: padded(clips, L), mel_frames: melFrames(clips) });
-    const mel = await program.read('mel') as Float32Array;
+    const done = program.step({ wave: padded(clips, L), mel_frames: melFrames(clips) });
+    const [mel] = await Promise.all([program.read('mel') as Promise<Float32Array>, done]);
     // The front end's input holds the plain frames divided by 4, then the normalised ones.
     return frames.map((n, i) => ({ frames: n, features: Float32Array.from({ length: n * width }, (_, e) => 4 * mel[(i * T + Math.floor(e / width)) * 2 * width + (e % width)]!) }));
   }

@@ -164,3 +164,18 @@ export function conv1dReference(x: Float64Array, w: Float64Array, bias: Float64A
   }
   return y;
 }
+
+/** Float64 reference of conv_transpose1d: x [B, T, Cin], w [Cin, K, Cout] -> [B, (T - 1) stride - 2 padding + K + outputPadding, Cout]. */
+export function convTranspose1dReference(
+  x: Float64Array, w: Float64Array, bias: Float64Array | null, shapes: { x: Spec; w: Spec }, attrs: Partial<TransposeAttrs> = {},
+): Float64Array {
+  // Names as in the convolution that this one transposes: its output has Cout channels, which are our input's.
+  const g = transposeGeometry(shapes.x, shapes.w, { stride: 1, padding: 0, outputPadding: 0, ...attrs }), y = new Float64Array(g.B * g.L * g.Cin);
+  if (bias) y.forEach((_, i) => { y[i] = bias[i % g.Cin]!; });
+  for (let b = 0; b < g.B; b++) for (let t = 0; t < g.T; t++) for (let j = 0; j < g.K; j++) {
+    const at = t * g.stride + j - g.padding;
+    if (at < 0 || at >= g.L) continue;
+    for (let o = 0; o < g.Cout; o++) for (let i = 0; i < g.Cin; i++) y[(b * g.L + at) * g.Cin + i]! += x[(b * g.T + t) * g.Cout + o]! * w[(o * g.K + j) * g.Cin + i]!;
+  }
+  return y;
+}

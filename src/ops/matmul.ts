@@ -117,3 +117,29 @@ function reduced(c: Context, target: Value, full: Shape, write: (target: Value) 
 export function matmul(a: Value, b: Value, options: Partial<Attrs> = {}): Value {
   return a.graph.apply(matmulOp, [a, b], { transposeA: options.transposeA ?? false, transposeB: options.transposeB ?? false })[0]!;
 }
+
+/** Float64 reference: a and b of the given shapes, batch axes broadcast -> [..., M, N]. */
+export function matmulReference(a: Float64Array, b: Float64Array, shapes: { a: Shape; b: Shape }, options: Partial<Attrs> = {}): Float64Array {
+  const { transposeA = false, transposeB = false } = options;
+  const { M, N, K, batch } = geometry({ shape: shapes.a, dtype: 'f32' }, { shape: shapes.b, dtype: 'f32' }, { transposeA, transposeB });
+  const y = new Float64Array(elements(batch) * M * N);
+  /** Which matrix of an operand the batch index z meets: axes of size 1 stay at 0. */
+  const matrix = (shape: Shape, z: number): number => {
+    let at = 0, step = 1;
+    for (let i = batch.length - 1, rest = z; i >= 0; rest = Math.floor(rest / batch[i]!), i--) {
+      const size = shape[i - batch.length + shape.length - 2] ?? 1;
+      if (size > 1) at += (rest % batch[i]!) * step;
+      step *= size;
+    }
+    return at;
+  };
+  for (let z = 0; z < elements(batch); z++) {
+    const pa = matrix(shapes.a, z) * M * K, pb = matrix(shapes.b, z) * K * N;
+    for (let m = 0; m < M; m++) for (let n = 0; n < N; n++) {
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += a[pa + (transposeA ? k * M + m : m * K + k)]! * b[pb + (transposeB ? n * K + k : k * N + n)]!;
+      y[(z * M + m) * N + n] = sum;
+    }
+  }
+  return y;
+}

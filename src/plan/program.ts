@@ -40,16 +40,19 @@ export interface ProgramParts {
 
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
-/** Read-backs that may be in flight at once: a caller may run this many steps ahead of the losses it reads. */
+/** Read-back buffers made in advance; more steps in flight than this make more of them, once. */
 const STAGING = 3;
 
 /** A compiled graph: a flat list of dispatches that `step` replays in one pass and one submit. */
 export class Program {
   readonly #gpu: Gpu;
   readonly #parts: ProgramParts;
-  readonly #staging: { buffer: GPUBuffer; busy: Promise<unknown> }[] = [];
+  /** Read-back buffers, and those of them that no step in flight waits for. */
+  readonly #staging: GPUBuffer[] = [];
+  readonly #free: GPUBuffer[] = [];
   readonly #outputOffsets = new Map<string, number>();
-  #turn = 0;
+  /** Inputs that no step has been given yet. */
+  readonly #missing: Set<string>;
   #outputBytes = 0;
 
   constructor(gpu: Gpu, parts: ProgramParts) {
@@ -59,10 +62,15 @@ export class Program {
       this.#outputOffsets.set(name, this.#outputBytes);
       this.#outputBytes += region.size;
     }
-    for (let i = 0; i < STAGING && this.#outputBytes > 0; i++) {
-      const buffer = gpu.device.createBuffer({ label: `${parts.label} read-back ${i}`, size: this.#outputBytes, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
-      this.#staging.push({ buffer, busy: Promise.resolve() });
-    }
+    this.#missing = new Set(parts.inputs.keys());
+    for (let i = 0; i < STAGING && this.#outputBytes > 0; i++) this.#free.push(this.#createStaging());
+  }
+
+  #createStaging(): GPUBuffer {
+    const label = `${this.#parts.label} read-back ${this.#staging.length}`;
+    const buffer = this.#gpu.device.createBuffer({ label, size: this.#outputBytes, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
+    this.#staging.push(buffer);
+    return buffer;
   }
 
   get dispatches(): readonly PlannedDispatch[] { return this.#parts.dispatches; }
@@ -73,15 +81,15 @@ export class Program {
 
   /**
    * Runs the program once. `inputs`: every graph input by name (an input left out keeps its last contents after the first step);
-   * `scalars`: every per-step scalar. Resolves with the outputs when the device is done; steps may be issued without waiting.
+   * `scalars`: every per-step scalar. Resolves with the outputs when the device is done. The work is submitted before this returns, so that steps
+   * issued without waiting run in the order of the calls, across programs too.
    * Throws MGFError 'shape' for a missing or wrongly sized input or scalar, and whatever the device reported ('device-lost', 'validation').
    */
   async step(inputs: Readonly<Record<string, HostArray>> = {}, scalars: Readonly<Record<string, number>> = {}): Promise<Record<string, Float32Array<ArrayBuffer>>> {
     const { device } = this.#gpu;
-    const staging = this.#staging.length ? this.#staging[this.#turn++ % this.#staging.length]! : null;
-    await staging?.busy;
     this.#raise();
     this.#upload(inputs, scalars);
+    const staging = this.#outputBytes ? this.#free.pop() ?? this.#createStaging() : null;
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     let pipeline: GPUComputePipeline | null = null;
@@ -91,16 +99,14 @@ export class Program {
       pass.dispatchWorkgroups(d.grid[0], d.grid[1], d.grid[2]);
     }
     pass.end();
-    if (staging) for (const [name, { region }] of this.#parts.outputs) encoder.copyBufferToBuffer(region.buffer, region.offset, staging.buffer, this.#outputOffsets.get(name)!, region.size);
+    if (staging) for (const [name, { region }] of this.#parts.outputs) encoder.copyBufferToBuffer(region.buffer, region.offset, staging, this.#outputOffsets.get(name)!, region.size);
     this.#gpu.scope(this.#parts.label, () => device.queue.submit([encoder.finish()]));
     if (!staging) {
       await device.queue.onSubmittedWorkDone();
       this.#raise();
       return {};
     }
-    const result = this.#collect(staging.buffer);
-    staging.busy = result.catch(() => undefined);
-    return result;
+    return this.#collect(staging);
   }
 
   async #collect(buffer: GPUBuffer): Promise<Record<string, Float32Array<ArrayBuffer>>> {
@@ -113,6 +119,7 @@ export class Program {
     const bytes = buffer.getMappedRange(), result: Record<string, Float32Array<ArrayBuffer>> = {};
     for (const [name, { value }] of this.#parts.outputs) result[name] = new Float32Array(bytes, this.#outputOffsets.get(name)!, elements(value.shape)).slice();
     buffer.unmap();
+    this.#free.push(buffer);
     this.#raise();
     return result;
   }
@@ -178,7 +185,7 @@ export class Program {
 
   destroy(): void {
     for (const b of this.#parts.owned) b.destroy();
-    for (const { buffer } of this.#staging) buffer.destroy();
+    for (const b of this.#staging) b.destroy();
   }
 
   #upload(inputs: Readonly<Record<string, HostArray>>, scalars: Readonly<Record<string, number>>): void {
@@ -190,7 +197,9 @@ export class Program {
       if (data.length !== wanted) throw new MGFError('shape', `${label}: input "${name}" has ${data.length} elements, the graph wants ${wanted} ${formatShape(found.value.shape)}`);
       if ((found.value.dtype === 'f32') !== data instanceof Float32Array) throw new MGFError('shape', `${label}: input "${name}" must be ${found.value.dtype}`);
       queue.writeBuffer(found.region.buffer, found.region.offset, data);
+      this.#missing.delete(name);
     }
+    if (this.#missing.size) throw new MGFError('shape', `${label}: the input "${[...this.#missing][0]}" was never given (it wants ${[...this.#parts.inputs.keys()].join(', ')})`);
     if (!this.#parts.scalars.size) return;
     const view = new DataView(this.#parts.uniformData);
     for (const [name, fields] of this.#parts.scalars) {
