@@ -22,6 +22,7 @@ struct P {
   c_outer: i32, c_row: i32,
   c_pos0: i32, c_step: i32, c_zpos: i32, c_len: i32,  // position = pos0 + inner * step + z1 * zpos
   bias_z0: i32,
+  tile_rows: i32,                  // TM of gemm_subgroup
   alpha: f32,
 }
 #if A_VEC

@@ -68,7 +68,7 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
     b_pos0: g.bPosition?.start ?? 0, b_step: g.bPosition?.step ?? 1, b_zpos: g.bPosition?.z1 ?? 0, b_len: g.bPosition?.length ?? UNBOUNDED,
     c_z0: cZ[0] / uc, c_z1: cZ[1] / uc, c_off: (g.cOffset ?? 0) / uc, c_outer: cOuter / uc, c_row: g.cRow / uc,
     c_pos0: g.cPosition?.start ?? 0, c_step: g.cPosition?.step ?? 1, c_zpos: g.cPosition?.z1 ?? 0, c_len: g.cPosition?.length ?? UNBOUNDED,
-    bias_z0: g.biasZ0 ?? 0, alpha: g.alpha ?? 1,
+    bias_z0: g.biasZ0 ?? 0, tile_rows: 0, alpha: g.alpha ?? 1,
   };
   const far = Object.entries(params).find(([name, v]) => name !== 'alpha' && (!Number.isInteger(v) || Math.abs(v) > UNBOUNDED));
   if (far) throw new MGFError('limit', `matrix product: ${far[0]} = ${far[1]} does not fit 32-bit addressing`);
@@ -83,13 +83,15 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   if (g.residual) bind['residual'] = g.residual;
   if (adapter.family === 'gpu') return { kernel: TILE, constants, bind, params, grid: checkGrid([ceilDiv(g.n, 64), ceilDiv(g.m, 64), n0 * n1]) };
   const width = adapter.subgroupSize;
-  // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes); fewer rows when there are fewer.
-  // Element-wise stores make a tall tile slow to compile and their shapes are small: one subgroup of rows.
-  const most = !cVec ? width : width >= 8 ? 24 : 16;
-  const rows = Math.min(most, ceilDiv(g.m, width) * width);
+  // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes). Fewer only where they pay for a variant of their own:
+  // the narrow weight gradients of grouped convolutions. Element-wise stores mean odd shapes, which are small: the tile that compiles fastest.
+  const most = width >= 8 ? 24 : 16;
+  const rows = !cVec ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
+  // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
+  const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0);
   return {
-    kernel: SUBGROUP, bind, params,
-    constants: { ...constants, TM: rows, TAIL: Number(g.mode !== 'tn' && g.k2 % 4 !== 0) },
+    kernel: SUBGROUP, bind, params: { ...params, tile_rows: rows },
+    constants: { ...constants, TM: rows, TAIL: Number(tail) },
     grid: checkGrid([ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), n0 * n1]),
   };
 }
