@@ -42,7 +42,8 @@ fn load_b(base: i32, k: i32) -> vec4f {
   return select(vec4f(), v, vec4i(0, 1, 2, 3) <= vec4i(last));
 #end
 }
-#else
+#end
+#if MODE == 1
 // Four neighbouring columns of one row of B.
 fn load_b(at: i32) -> vec4f {
 #if B_VEC
@@ -133,26 +134,35 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let am = a_base + m;
 #end
 #if B_VEC
-  let bn = b_base + (nc >> 2u);
+  let bn = b_base + ((nc % p.b_inner) >> 2u);
+  let pos0 = p.b_pos0 + (nc / p.b_inner) * p.b_tap;
 #else
-  let bn = b_base + nc;
+  // Four neighbouring columns may belong to different taps.
+  let cols = min(vec4i(nc) + vec4i(0, 1, 2, 3), vec4i(p.N - 1));
+  let bn = vec4i(b_base) + cols % p.b_inner;
+  let pos0 = vec4i(p.b_pos0) + (cols / p.b_inner) * p.b_tap;
 #end
-  let pos0 = p.b_pos0 + z1 * p.b_zpos;
   for (var k1 = 0; k1 < k1_end; k1++) {
     let ra = am + k1 * p.a_outer;
     let rb = bn + k1 * p.b_k1;
     for (var k = 0; k < p.K2; k += 4) {
 #for j in 0..4
       let k${j} = min(k + ${j}, p.K2 - 1);
-      let at${j} = pos0 + k${j} * p.b_step;
-      let ok${j} = k + ${j} < p.K2 && at${j} >= 0 && at${j} < p.b_len;
+      let in${j} = k + ${j} < p.K2;
       let ka${j} = ra + k${j} * p.a_row;
 #if A_VEC
-      let a${j} = select(vec4f(), a[ka${j}], ok${j});
+      let a${j} = select(vec4f(), a[ka${j}], in${j});
 #else
-      let a${j} = select(vec4f(), vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]), ok${j});
+      let a${j} = select(vec4f(), vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]), in${j});
 #end
-      let b${j} = load_b(rb + clamp(at${j}, 0, p.b_len - 1) * p.b_row);
+      let at${j} = pos0 + k${j} * p.b_step;
+#if B_VEC
+      let kb${j} = rb + clamp(at${j}, 0, p.b_len - 1) * p.b_row;
+      let b${j} = select(vec4f(), b[kb${j}], at${j} >= 0 && at${j} < p.b_len);
+#else
+      let kb${j} = rb + clamp(at${j}, vec4i(0), vec4i(p.b_len - 1)) * p.b_row;
+      let b${j} = select(vec4f(), vec4f(b[kb${j}.x], b[kb${j}.y], b[kb${j}.z], b[kb${j}.w]), (at${j} >= vec4i(0)) & (at${j} < vec4i(p.b_len)));
+#end
 #end
 #for i in 0..TM
       {

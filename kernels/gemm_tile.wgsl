@@ -45,12 +45,13 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index:
 #if MODE == 2
         let row = i32(e % 64u);
         let k = i32(e / 64u);
-        let at = p.b_pos0 + z1 * p.b_zpos + (k0 + k) * p.b_step;
-        let in_k = k0 + k < p.K2 && at >= 0 && at < p.b_len;
+        let in_k = k0 + k < p.K2;
+        let n = n0 + row;
+        let at = p.b_pos0 + (n / p.b_inner) * p.b_tap + (k0 + k) * p.b_step;
         var va = 0.0;
         var vb = 0.0;
         if (in_k && m0 + row < p.M) { va = scalar_a(a_base + (k1 * p.a_outer + (k0 + k) * p.a_row) * UA + m0 + row); }
-        if (in_k && n0 + row < p.N) { vb = scalar_b(b_base + (k1 * p.b_k1 + at * p.b_row) * UB + n0 + row); }
+        if (in_k && n < p.N && at >= 0 && at < p.b_len) { vb = scalar_b(b_base + (k1 * p.b_k1 + at * p.b_row) * UB + n % p.b_inner); }
         tile_a[u32(k) * PITCH + u32(row)] = va;
         tile_b[u32(k) * PITCH + u32(row)] = vb;
 #else

@@ -17,7 +17,8 @@ struct P {
   a_pos0: i32, a_step: i32, a_tap: i32, a_len: i32,   // position = pos0 + inner * step + k1 * tap (NT, NN)
   b_z0: i32, b_z1: i32, b_off: i32,
   b_k1: i32, b_row: i32,           // per k1; per n (NT), per k2 (NN), per position (TN)
-  b_pos0: i32, b_step: i32, b_zpos: i32, b_len: i32,  // position = pos0 + k2 * step + z1 * zpos (TN)
+  b_inner: i32,                    // columns per tap (TN): n = tap * b_inner + column
+  b_pos0: i32, b_step: i32, b_tap: i32, b_len: i32,   // position = pos0 + k2 * step + tap * b_tap (TN)
   c_z0: i32, c_z1: i32, c_off: i32,
   c_outer: i32, c_row: i32,
   c_pos0: i32, c_step: i32, c_zpos: i32, c_len: i32,  // position = pos0 + inner * step + z1 * zpos

@@ -53,8 +53,8 @@ function convolveWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value)
   const sums = { k1: B, k2: T, aRow: Cout, aOuter: T * Cout, bK1: L * Cin };
   if (dense(g)) return gemm(c.adapter, { mode: 'tn', a: dy, b: x, c: dw, ...sums, m: Cout, n: K * Cin, bRow: g.stride * Cin, cRow: K * Cin });
   return gemm(c.adapter, {
-    mode: 'tn', a: dy, b: x, c: dw, ...sums, m: co, n: ci, batch: [groups, K], aZ: [co, 0], bZ: [ci, 0], bRow: Cin,
-    bPosition: { start: -g.padding, step: g.stride, z1: g.dilation, length: L }, cZ: [co * K * ci, ci], cRow: K * ci,
+    mode: 'tn', a: dy, b: x, c: dw, ...sums, m: co, n: K * ci, batch: [groups, 1], aZ: [co, 0], bZ: [ci, 0], bRow: Cin,
+    bPosition: { start: -g.padding, step: g.stride, tap: g.dilation, inner: ci, length: L }, cZ: [co * K * ci, 0], cRow: K * ci,
   });
 }
 

@@ -26,7 +26,8 @@ export interface Gemm {
   readonly aRow: number; readonly aOuter?: number; readonly aOffset?: number;
   readonly aPosition?: { readonly start?: number; readonly step?: number; readonly tap?: number; readonly length: number };
   readonly bRow: number; readonly bK1?: number; readonly bOffset?: number;
-  readonly bPosition?: { readonly start?: number; readonly step?: number; readonly z1?: number; readonly length: number };
+  /** Columns fall into taps of `inner` columns, each `tap` positions further (tn). */
+  readonly bPosition?: { readonly start?: number; readonly step?: number; readonly tap: number; readonly inner: number; readonly length: number };
   readonly cRow: number; readonly cOuter?: number; readonly cOffset?: number;
   readonly cPosition?: { readonly start?: number; readonly step?: number; readonly z1?: number; readonly length: number };
   /** Phase z1 uses ceil((k1 - z1) / phases) taps: the input gradient of a convolution with that stride. */
@@ -56,7 +57,7 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   const bK1 = k1 > 1 ? g.bK1 ?? 0 : 0;
   // A row that runs along k may be read in vec4s when rows start on vec4s; a tail past k2 is masked (TAIL) but must lie inside the row.
   const aVec = whole(...aZ, g.aOffset, aOuter, g.aRow) && (g.mode === 'tn' ? g.aRow >= Math.ceil(g.m / 4) * 4 || g.m % 4 === 0 : g.k2 % 4 === 0 || g.aRow >= Math.ceil(g.k2 / 4) * 4);
-  const bVec = whole(...bZ, g.bOffset, bK1, g.bRow) && (g.mode !== 'nt' || g.k2 % 4 === 0 || g.bRow >= Math.ceil(g.k2 / 4) * 4);
+  const bVec = whole(...bZ, g.bOffset, bK1, g.bRow, g.bPosition?.inner) && (g.mode !== 'nt' || g.k2 % 4 === 0 || g.bRow >= Math.ceil(g.k2 / 4) * 4);
   const cVec = whole(...cZ, g.cOffset, cOuter, g.cRow) && (g.n % 4 === 0 || Boolean(g.paddedColumns));
   const ua = aVec ? 4 : 1, ub = bVec ? 4 : 1, uc = cVec ? 4 : 1;
   const params = {
@@ -65,7 +66,7 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
     a_z0: aZ[0] / ua, a_z1: aZ[1] / ua, a_off: (g.aOffset ?? 0) / ua, a_outer: aOuter / ua, a_row: g.aRow / ua,
     a_pos0: g.aPosition?.start ?? 0, a_step: g.aPosition?.step ?? 1, a_tap: g.aPosition?.tap ?? 0, a_len: g.aPosition?.length ?? UNBOUNDED,
     b_z0: bZ[0] / ub, b_z1: bZ[1] / ub, b_off: (g.bOffset ?? 0) / ub, b_k1: bK1 / ub, b_row: g.bRow / ub,
-    b_pos0: g.bPosition?.start ?? 0, b_step: g.bPosition?.step ?? 1, b_zpos: g.bPosition?.z1 ?? 0, b_len: g.bPosition?.length ?? UNBOUNDED,
+    b_pos0: g.bPosition?.start ?? 0, b_step: g.bPosition?.step ?? 1, b_tap: g.bPosition?.tap ?? 0, b_inner: g.bPosition?.inner ?? g.n, b_len: g.bPosition?.length ?? UNBOUNDED,
     c_z0: cZ[0] / uc, c_z1: cZ[1] / uc, c_off: (g.cOffset ?? 0) / uc, c_outer: cOuter / uc, c_row: g.cRow / uc,
     c_pos0: g.cPosition?.start ?? 0, c_step: g.cPosition?.step ?? 1, c_zpos: g.cPosition?.z1 ?? 0, c_len: g.cPosition?.length ?? UNBOUNDED,
     bias_z0: g.biasZ0 ?? 0, tile_rows: 0, alpha: g.alpha ?? 1,
