@@ -2,6 +2,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, extname, join } from 'node:path';
 import { Command, Option } from 'commander';
+import { DecoderPool } from '../audio/decode.ts';
 import { loadAudio } from '../audio/load.ts';
 import { readManifest } from '../audio/manifest.ts';
 import { batchesBySeconds, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
@@ -118,10 +119,11 @@ export async function embedAll(encoder: Encoder, items: readonly Utterance[], op
     }
     clips.clear();
   };
+  const decoders = new DecoderPool();
   let waiting = 0;
   for (const [index, item] of items.entries()) {
     try {
-      const wave = await loadAudio(item.path, { offsetSeconds: item.offset, durationSeconds: item.duration });
+      const wave = await loadAudio(item.path, { offsetSeconds: item.offset, durationSeconds: item.duration }, decoders);
       if (wave.length < RECEPTIVE_FIELD) throw new MGFError('audio', `"${item.path}" has ${wave.length} samples; one frame needs ${RECEPTIVE_FIELD} (25 ms at 16 kHz).`);
       if (isSilent(wave)) options.onWarning?.(`"${item.path}" is silent; its features mean nothing.`);
       clips.set(index, wave);
@@ -134,6 +136,7 @@ export async function embedAll(encoder: Encoder, items: readonly Utterance[], op
     await flush();
     waiting = 0;
   }
+  decoders.free();
   await flush();
   return { embedded: [...results].sort(([a], [b]) => a - b).map(([, e]) => e), skipped };
 }
@@ -179,7 +182,7 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
       });
       const skipped = [...listed, ...failed];
       if (embedded.length === 0) {
-        throw new MGFError('data', `None of the ${plural(items.length, 'recording')} could be used${skipped[0] ? `; the first: ${skipped[0].reason.replace(/\.$/, '')}` : ''}.`);
+        throw new MGFError('data', `Of ${plural(items.length, 'recording')} none could be used${skipped[0] ? `; the first: ${skipped[0].reason.replace(/\.$/, '')}` : ''}.`);
       }
       const seconds = (performance.now() - started) / 1000, audio = embedded.reduce((sum, e) => sum + (HOP * e.frames) / SAMPLE_RATE, 0);
       const meta = {

@@ -88,7 +88,7 @@ async function resumedRun(resume: ResumePoint, options: Options): Promise<{ pres
   if (run.train.minutes !== null && resume.state.elapsedSeconds >= 60 * run.train.minutes) {
     throw new MGFError('usage', `${resume.path} has already used all of its ${run.train.minutes} minutes; ask for more in all with \`--minutes\`.`);
   }
-  return { preset: options.preset ?? 'as resumed', run };
+  return { preset: resume.loop?.name ?? 'of another program', run };
 }
 
 async function runPretrain(data: string, options: Options): Promise<void> {
@@ -133,8 +133,10 @@ export async function runWithProgress(
 ): Promise<PretrainResult> {
   const progress = new ProgressReporter(stream), abort = new AbortController();
   const write = (line: string) => progress.note(line);
+  let training = false;
   const stop = () => {
-    if (abort.signal.aborted) process.exit(130);
+    // Before the first step there is nothing to save.
+    if (abort.signal.aborted || !training) process.exit(130);
     abort.abort();
     write('Stopping: the step under way ends, then the run is saved (Ctrl-C again stops at once).');
   };
@@ -145,14 +147,17 @@ export async function runWithProgress(
       scanShown = performance.now();
       write(`Reading the recordings: ${done} of ${total}`);
     },
-    onStart: (start) => { for (const line of startLines(start, options.run, preset, options.out)) write(line); },
+    onStart: (start) => {
+      training = true;
+      for (const line of startLines(start, options.run, preset, options.out)) write(line);
+    },
     onProgress: (state) => progress.update(state),
     onAlarm: (alarm) => write(`Warning: ${alarm.message}`),
     onNote: (note) => write(`Note: ${note}`),
   };
   process.on('SIGINT', stop).on('SIGTERM', stop);
   try {
-    return await pretrain({ ...options, hooks, signal: abort.signal });
+    return await pretrain({ ...options, name: preset, hooks, signal: abort.signal });
   } finally {
     process.off('SIGINT', stop).off('SIGTERM', stop);
     progress.finish();

@@ -1,8 +1,8 @@
 /** Which voice is speaking: linear probe and similarity on MGF features, on random weights and on log-mel. */
 import { permutation, randomStream } from '../audio/random.ts';
+import { DecoderPool } from '../audio/decode.ts';
 import { loadAudio } from '../audio/load.ts';
-import { isSilent, SAMPLE_RATE } from '../audio/sampling.ts';
-import { batchesBySeconds } from '../audio/sampling.ts';
+import { batchesBySeconds, isSilent, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { linearProbe } from '../report/probe.ts';
 import { centre, cosineMatrix } from '../report/similarity.ts';
@@ -65,16 +65,17 @@ interface Decoded extends VoiceClip {
 
 /** Excerpts of the clips that can be used. */
 async function decode(clips: readonly VoiceClip[]): Promise<Decoded[]> {
-  const decoded: Decoded[] = [];
+  const decoded: Decoded[] = [], decoders = new DecoderPool();
   for (const clip of clips) {
     try {
-      const wave = (await loadAudio(clip.item.path, { offsetSeconds: clip.item.offset, durationSeconds: clip.item.duration })).slice(0, EXCERPT_SECONDS * SAMPLE_RATE);
+      const wave = (await loadAudio(clip.item.path, { offsetSeconds: clip.item.offset, durationSeconds: clip.item.duration }, decoders)).slice(0, EXCERPT_SECONDS * SAMPLE_RATE);
       if (wave.length >= SHORTEST_SECONDS * SAMPLE_RATE && !isSilent(wave)) decoded.push({ ...clip, wave });
     } catch (error) {
       // An unreadable clip was already listed by the training run.
       if (!(error instanceof MGFError)) throw error;
     }
   }
+  decoders.free();
   return decoded;
 }
 

@@ -68,6 +68,8 @@ export interface PretrainOptions {
   skipped?: readonly Skipped[];
   /** Folder of the run: checkpoints, log.jsonl, tensorboard/, skipped.tsv, config.json. */
   out: string;
+  /** What the run is called, such as its preset; a checkpoint remembers it. */
+  name?: string;
   /** Where to go on. `run` must describe the same network and the same order of the data. */
   resume?: ResumePoint;
   hooks?: PretrainHooks;
@@ -117,6 +119,7 @@ export interface ResumePoint {
 }
 
 interface LoopState {
+  name?: string;
   meters: MeterState;
   skippedSteps: number;
   data: { clips: number; digest: string };
@@ -187,13 +190,20 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
     const data = summarise(options.items, options.skipped ?? [], loader);
     await writeRunFiles(out, run, data);
     const state = resume && { parameters: resume.state.parameters, expAvg: resume.state.expAvg, expAvgSq: resume.state.expAvgSq } as MomentState;
-    model = await createModel(gpu, run, state ? { state } : {});
+    model = await createModel(gpu, run, state ? { state } : {}).catch((error: unknown) => { throw explainSize(error, run); });
     startup.compile = (performance.now() - called) / 1000 - startup.scan;
     return await new Sitting(options, loader, model, data, { called, startup }).run();
   } finally {
     model?.destroy();
     await loader.close();
   }
+}
+
+/** What to do where a step does not fit the adapter. */
+function explainSize(error: unknown, { train }: RunConfig): unknown {
+  if (!(error instanceof MGFError) || (error.code !== 'limit' && error.code !== 'out-of-memory')) return error;
+  return new MGFError(error.code, `A step of ${2 * train.utterances_per_batch} crops of ${train.crop_seconds} s does not fit this adapter (${error.message.replace(/\.$/, '')}); `
+    + 'lower utterances_per_batch or crop_seconds, and raise accumulation instead.', { cause: error });
 }
 
 function summarise(items: readonly Utterance[], listed: readonly Skipped[], { report, stepsPerEpoch }: Loader): DataSummary {
@@ -437,7 +447,8 @@ class Sitting {
   async #save(): Promise<void> {
     const { run } = this.#options, step = this.#step, sampler = this.loader.state(step * run.train.accumulation);
     const { parameters, expAvg, expAvgSq } = await this.model.state();
-    const loop: LoopState = { meters: this.#meters.state(), skippedSteps: this.#skippedSteps, data: this.#dataState() };
+    const { name } = this.#options;
+    const loop: LoopState = { ...(name !== undefined && { name }), meters: this.#meters.state(), skippedSteps: this.#skippedSteps, data: this.#dataState() };
     const encoded = encodeState({
       step, config: run, parameters, expAvg, expAvgSq, samplerPosition: sampler.position, audioSeconds: this.#audioSeconds, elapsedSeconds: this.#elapsed,
     });

@@ -1,0 +1,45 @@
+/**
+ * MGF on WebGPU for Node, Deno and Bun: all of `index.ts`, and what needs files, threads and npm `webgpu` (Dawn).
+ *
+ *     import { openGpu, presetRunConfig, pretrain, readManifest } from 'mgf-webgpu';
+ *     const gpu = await openGpu();
+ *     const { items } = await readManifest('recordings/');
+ *     const result = await pretrain({ gpu, run: presetRunConfig('micro-mel', { train: { minutes: 20 } }), items, out: 'runs/first' });
+ *     gpu.close();
+ */
+import { useDawn } from './gpu/dawn.ts';
+import { openGpu as open } from './gpu/device.ts';
+import type { Gpu, OpenGpuOptions } from './gpu/device.ts';
+
+export * from './index.ts';
+
+/**
+ * Opens a device: the caller's own, `navigator.gpu` where there is one, else npm `webgpu` with a GPU, installed software Vulkan or the embedded
+ * SwiftShader, in this order. Throws MGFError `no-adapter` saying what was tried and what to install.
+ */
+export function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
+  useDawn();
+  return open(options);
+}
+
+// Audio and lists of recordings.
+export { loadAudio } from './audio/load.ts';
+export { readManifest } from './audio/manifest.ts';
+export type { Manifest, Skipped, Utterance } from './audio/manifest.ts';
+export { createLoader } from './audio/loader.ts';
+export type { Loader, LoaderOptions } from './audio/loader.ts';
+export { BatchSource } from './audio/source.ts';
+export type { BatchOptions } from './audio/source.ts';
+
+// Training.
+export { pretrain, readResumePoint } from './train/loop.ts';
+export type { DataSummary, PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from './train/loop.ts';
+export { checkpointConfig, CheckpointStore, decodeState, encodeState, loadCheckpoint, loadWeights } from './train/checkpoint.ts';
+export type { Checkpoint, TrainingState } from './train/checkpoint.ts';
+export { JsonlLog, readJsonl, TensorBoardWriter } from './train/logs.ts';
+
+// The report, and what its table and pictures are made with.
+export { renderReport } from './report/report.ts';
+export type { ReportData } from './report/report.ts';
+export { linearProbe } from './report/probe.ts';
+export type { LinearProbeOptions, LinearProbeResult } from './report/probe.ts';
