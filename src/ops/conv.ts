@@ -1,14 +1,42 @@
 import { MGFError } from '../errors.ts';
 import { elements, formatShape, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, type BackwardContext, type Dispatch } from '../graph/op.ts';
+import { defineOp, kernel, type BackwardContext, type Dispatch } from '../graph/op.ts';
+import narrowSource from '../../kernels/conv_narrow.wgsl';
+import narrowWeightSource from '../../kernels/conv_narrow_weight.wgsl';
 import { gemm } from './gemm.ts';
+import { overElements } from './launch.ts';
 import { stridedCopy } from './layout.ts';
 import { columnSums } from './reduce.ts';
+
+const NARROW = kernel('conv_narrow', narrowSource);
+const NARROW_WEIGHT = kernel('conv_narrow_weight', narrowWeightSource);
 
 /** A strided, padded, dilated, grouped convolution x [B, L, Cin] * w [Cout, K, Cin / G] -> y [B, T, Cout]. */
 interface Geometry { B: number; L: number; Cin: number; T: number; Cout: number; K: number; stride: number; padding: number; dilation: number; groups: number }
 
 type Context = Pick<BackwardContext<unknown>, 'adapter' | 'temp'>;
+
+/**
+ * Few output columns leave most of a matrix product's tile idle; below these sizes the direct kernels win (measured at the decoders of nano to tiny).
+ * Only without groups, and backwards not with stride and dilation together.
+ */
+const NARROW_COLUMNS = 4, NARROW_SUM = 128, NARROW_WEIGHTS = 64;
+
+const narrowParams = (g: Geometry): Record<string, number> => ({ L: g.L, ci: g.Cin, T: g.T, co: g.Cout, K: g.K, stride: g.stride, padding: g.padding, dilation: g.dilation });
+
+function narrow(g: Geometry, mode: 0 | 1, x: Value, w: Value, y: Value, bias: Value | null): Dispatch {
+  const n = mode === 0 ? g.B * Math.ceil(g.T / 4) * g.Cout : g.B * g.L * g.Cin, { constants, grid } = overElements(n);
+  return { kernel: NARROW, grid, constants: { ...constants, MODE: mode, BIAS: Number(Boolean(bias)) }, bind: { x, w, y, ...(bias && { bias }) }, params: { n, ...narrowParams(g) } };
+}
+
+function narrowWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value): Dispatch[] {
+  const weights = elements(dw.shape), rows = g.B * g.T, per = Math.max(64, Math.ceil((rows * weights) / 16384)), chunks = Math.ceil(rows / per);
+  const part = c.temp([chunks, weights]), n = chunks * weights, { constants, grid } = overElements(n);
+  return [
+    { kernel: NARROW_WEIGHT, grid, constants, bind: { x, y: dy, part }, params: { n, rows, per, ...narrowParams(g) } },
+    ...columnSums(c, part, chunks, weights, dw),
+  ];
+}
 
 /** One window is one run of memory: no padding between samples, no dilation, all channels. Then taps and channels are one inner axis. */
 const dense = (g: Geometry): boolean => g.padding === 0 && g.dilation === 1 && g.groups === 1;
@@ -16,6 +44,7 @@ const dense = (g: Geometry): boolean => g.padding === 0 && g.dilation === 1 && g
 /** y[b, t, o] = bias[o] + sum over (j, i) of x[b, t s + j d - p, i] w[o, j, i]: a matrix product whose rows of A are overlapping windows, no im2col. */
 function convolve(c: Context, g: Geometry, x: Value, w: Value, y: Value, bias: Value | null): Dispatch {
   const { B, L, Cin, T, Cout, K, groups } = g, ci = Cin / groups, co = Cout / groups;
+  if (groups === 1 && Cout <= NARROW_COLUMNS && K * Cin <= NARROW_SUM) return narrow(g, 0, x, w, y, bias);
   const rows = { m: B * T, mInner: T, aOuter: L * Cin, cRow: Cout, cOuter: T * Cout, bias };
   if (dense(g)) return gemm(c.adapter, { mode: 'nt', a: x, b: w, c: y, ...rows, n: Cout, k2: K * Cin, aRow: g.stride * Cin, bRow: K * Cin });
   return gemm(c.adapter, {
@@ -38,6 +67,7 @@ function convolveBack(c: Context, g: Geometry, dy: Value, w: Value, dx: Value, b
       ...convolveBack(c, { ...g, T: T * stride, stride: 1 }, spread, w, dx, bias),
     ];
   }
+  if (groups === 1 && Cin <= NARROW_COLUMNS && Math.ceil(K / stride) * Cout <= NARROW_SUM) return [narrow(g, 1, dx, w, dy, bias)];
   const mInner = Math.floor((L - 1 + g.padding) / stride) + 1;
   return [gemm(c.adapter, {
     mode: 'nn', a: dy, b: w, c: dx, m: B * mInner, mInner, n: ci, k1: K, k2: co, batch: [groups, stride], phases: stride, bias, biasZ0: ci,
@@ -48,14 +78,15 @@ function convolveBack(c: Context, g: Geometry, dy: Value, w: Value, dx: Value, b
 }
 
 /** dw[o, j, i] = sum over (b, t) of dy[b, t, o] x[b, t s + j d - p, i]. */
-function convolveWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value): Dispatch {
+function convolveWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value): Dispatch[] {
   const { B, L, Cin, T, Cout, K, groups } = g, ci = Cin / groups, co = Cout / groups;
+  if (groups === 1 && elements(dw.shape) <= NARROW_WEIGHTS) return narrowWeight(c, g, dy, x, dw);
   const sums = { k1: B, k2: T, aRow: Cout, aOuter: T * Cout, bK1: L * Cin };
-  if (dense(g)) return gemm(c.adapter, { mode: 'tn', a: dy, b: x, c: dw, ...sums, m: Cout, n: K * Cin, bRow: g.stride * Cin, cRow: K * Cin });
-  return gemm(c.adapter, {
+  if (dense(g)) return [gemm(c.adapter, { mode: 'tn', a: dy, b: x, c: dw, ...sums, m: Cout, n: K * Cin, bRow: g.stride * Cin, cRow: K * Cin })];
+  return [gemm(c.adapter, {
     mode: 'tn', a: dy, b: x, c: dw, ...sums, m: co, n: K * ci, batch: [groups, 1], aZ: [co, 0], bZ: [ci, 0], bRow: Cin,
     bPosition: { start: -g.padding, step: g.stride, tap: g.dilation, inner: ci, length: L }, cZ: [co * K * ci, 0], cRow: K * ci,
-  });
+  })];
 }
 
 interface ConvAttrs { stride: number; padding: number; dilation: number; groups: number; trim: number }
@@ -86,7 +117,7 @@ export const conv1dOp = defineOp<ConvAttrs>({
     const dx = c.grad(0), dw = c.grad(1), db = c.grad(2);
     return [
       ...(dx ? convolveBack(c, g, dy, w, dx, null) : []),
-      ...(dw ? [convolveWeight(c, g, dy, x, dw)] : []),
+      ...(dw ? convolveWeight(c, g, dy, x, dw) : []),
       ...(db ? columnSums(c, dy, g.B * g.T, g.Cout, db) : []),
     ];
   },
@@ -131,7 +162,7 @@ export const convTranspose1dOp = defineOp<TransposeAttrs>({
     const dx = c.grad(0), dw = c.grad(1), db = c.grad(2);
     return [
       ...(dx ? [convolve(c, g, dy, w, dx, null)] : []),
-      ...(dw ? [convolveWeight(c, g, x, dy, dw)] : []),
+      ...(dw ? convolveWeight(c, g, x, dy, dw) : []),
       ...(db ? columnSums(c, dy, g.B * g.L, g.Cin, db) : []),
     ];
   },
