@@ -1,0 +1,183 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { randomStream } from '../src/audio/random.ts';
+import { readSafetensors } from '../src/train/safetensors.ts';
+import { wav } from './audio-wav.ts';
+import { testAdapter } from './gpu.ts';
+
+/** The real program: bundled tests lie one folder below it. */
+const program = fileURLToPath(new URL('../mgf.js', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'mgf-cli-'));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+const at = (name: string) => join(folder, name);
+
+interface Ended { status: number | null; out: string; err: string }
+
+function mgf(args: string[], { env = {}, onError }: { env?: Record<string, string>; onError?: (text: string, kill: (signal: NodeJS.Signals) => void) => void } = {}): Promise<Ended> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [program, ...args], { cwd: folder, env: { ...process.env, ...env } });
+    let out = '', err = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text; });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => { err += text; onError?.(err, (signal) => child.kill(signal)); });
+    child.on('close', (status) => resolve({ status, out, err }));
+  });
+}
+
+/** The one line that the program says about a failure; drivers print theirs as they like. */
+function complaint({ err }: Ended): string {
+  const own = err.split('\n').filter((line) => line.startsWith('mgf: '));
+  assert.is(own.length, 1, err);
+  assert.not.match(err, /at .*\.js:\d+/, 'no stack');
+  return own[0]!;
+}
+
+const onDevice = testAdapter() ? ['--adapter', testAdapter()!] : [];
+
+/** Voices enough for a batch: noise whose loudness rises and falls. */
+function recordings(name: string, clips = 5): string {
+  mkdirSync(at(name), { recursive: true });
+  for (let c = 0; c < clips; c++) {
+    const random = randomStream(c), samples = Float32Array.from({ length: 16000 }, (_, i) => 0.5 * Math.sin(i / (900 + 100 * c)) ** 2 * (2 * random.uniform() - 1));
+    writeFileSync(join(at(name), `clip-${c}.wav`), wav([samples]));
+  }
+  return at(name);
+}
+
+test('every command has help with examples', async () => {
+  const main = await mgf(['--help']);
+  assert.is(main.status, 0);
+  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'info', 'conformance'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
+  for (const { name, status, out } of helps) {
+    assert.is(status, 0);
+    assert.match(main.out, new RegExp(`^  ${name} `, 'm'));
+    assert.match(out, /Examples:\n {2}mgf /);
+  }
+});
+
+test('wrong usage ends with status 2 and the nearest right word', async () => {
+  const cases: [string[], RegExp][] = [
+    [['pretrian', 'x'], /unknown command 'pretrian'/], [['pretrain'], /missing required argument 'data'/], [['pretrain', 'x', '--preset', 'nano', '--setp', 'a=1'], /--setp/],
+    [['pretrain', 'x', '--steps', 'many'], /number above 0/], [['pretrain', 'x', '--steps', '5', '--minutes', '1'], /cannot be used with/],
+    [['info', '--adapter', 'vodoo'], /gpu, software, lavapipe, swiftshader/],
+  ];
+  const ended = await Promise.all(cases.map(([args]) => mgf(args)));
+  ended.forEach((e, i) => {
+    assert.is(e.status, 2);
+    assert.match(complaint(e), cases[i]![1]);
+  });
+  assert.match(ended[0]!.err, 'Did you mean pretrain?');
+  assert.match(ended[2]!.err, 'Did you mean --set?');
+});
+
+test('what can be refused without a device is refused in one sentence', async () => {
+  const data = recordings('refused');
+  mkdirSync(at('empty'));
+  writeFileSync(at('broken.json'), '{');
+  writeFileSync(at('typo.json'), '{ "hiden_size": 32 }');
+  const hostile = Buffer.alloc(64);
+  hostile.writeBigUInt64LE(2n ** 60n);
+  writeFileSync(at('hostile.safetensors'), hostile);
+  const cases: [string[], RegExp][] = [
+    [['pretrain', 'nowhere'], /no file or folder "nowhere"/],
+    [['pretrain', at('empty')], /No audio files found/],
+    [['pretrain', data, '--preset', 'mikro'], /Unknown preset "mikro"; the nearest is "micro"/],
+    [['pretrain', data, '--preset', 'nano', '--set', 'lerning_rate=1'], /unknown key "lerning_rate"; the nearest known key is "learning_rate"/],
+    [['pretrain', data, '--preset', 'nano', '--set', 'hidden_size=33'], /num_attention_heads is 4, but must be a divisor of hidden_size \(33\)/],
+    [['pretrain', data, '--preset', 'nano', '--set', 'utterances_per_batch=1'], /at least 2/],
+    [['pretrain', data, '--config', at('broken.json')], /is not JSON/],
+    [['pretrain', data, '--config', at('typo.json')], /unknown key "hiden_size"; the nearest known key is "hidden_size"/],
+    [['pretrain', data, '--config', at('none.json')], /there is no such file/],
+    [['pretrain', data, '--resume', at('hostile.safetensors')], /header claims 1152921504606846976 bytes/],
+    [['pretrain', data, '--resume', at('empty')], /holds no checkpoint/],
+    [['embed', data, '--checkpoint', at('nothing'), '--out', at('x.jsonl')], /no checkpoint at/],
+    [['embed', data, '--checkpoint', at('nothing'), '--out', at('x.csv')], /must end in \.npy, \.safetensors, \.jsonl/],
+    [['embed', data, '--checkpoint', at('nothing'), '--out', at('x.npy')], /5 recordings have different numbers of frames/],
+    [['conformance', at('empty')], /no conformance cases/],
+    [['conformance', at('nowhere')], /no such file or folder/],
+    [['quickstart', '--data', at('empty')], /No audio files found/],
+  ];
+  // A few at a time: each is a process.
+  for (let i = 0; i < cases.length; i += 4) {
+    const ended = await Promise.all(cases.slice(i, i + 4).map(([args]) => mgf(args)));
+    ended.forEach((e, k) => {
+      const [args, wanted] = cases[i + k]!;
+      assert.match(complaint(e), wanted, args.join(' '));
+      assert.is(e.status, /must end in|different numbers/.test(e.err) ? 2 : 1, args.join(' '));
+    });
+  }
+});
+
+test('without the adapter that was asked for, the message says what to install', async () => {
+  const ended = await mgf(['info', '--adapter', 'lavapipe'], { env: { VK_DRIVER_FILES: at('no-driver.json'), VK_ICD_FILENAMES: at('no-driver.json') } });
+  assert.is(ended.status, 1);
+  assert.match(complaint(ended), 'mesa-vulkan-drivers');
+});
+
+// The tests below share one small run, in this order.
+const small = ['--preset', 'nano-mel', '--set', 'crop_seconds=0.5', '--set', 'utterances_per_batch=2', '--set', 'log_every=1'];
+
+test('pretrain trains, leaves bad recordings out by name, and answers in JSON', async () => {
+  const data = recordings('data');
+  writeFileSync(join(data, 'junk.wav'), 'not audio');
+  writeFileSync(join(data, 'short.wav'), wav([new Float32Array(300).fill(0.1)]));
+  writeFileSync(join(data, 'silent.wav'), wav([new Float32Array(16000)]));
+  const ended = await mgf(['pretrain', data, ...small, '--steps', '2', '--out', at('run'), '--json', ...onDevice]);
+  assert.is(ended.status, 0, ended.err);
+  const answer = JSON.parse(ended.out) as { steps: number; data: { usable: number; skipped: { path: string }[] }; dispatches: number; peakMemory: number };
+  assert.is(answer.steps, 2);
+  assert.is(answer.data.usable, 5);
+  assert.equal(answer.data.skipped.map((s) => s.path.split('/').at(-1)).sort(), ['junk.wav', 'short.wav', 'silent.wav']);
+  assert.ok(answer.dispatches > 50 && answer.peakMemory > 1e7);
+  assert.match(ended.err, /Left out {4}3 clips/);
+  for (const file of ['checkpoint-000002.safetensors', 'log.jsonl', 'config.json', 'skipped.tsv', 'report.html', 'tensorboard']) assert.ok(existsSync(join(at('run'), file)), file);
+});
+
+test('a finished run is neither overwritten nor resumed without more to do', async () => {
+  const again = await mgf(['pretrain', at('data'), ...small, '--out', at('run'), ...onDevice]);
+  assert.match(complaint(again), `--resume ${at('run')}`);
+  const done = await mgf(['pretrain', at('data'), '--resume', at('run'), ...onDevice]);
+  assert.match(complaint(done), /already made all of its 2 steps/);
+  const other = await mgf(['pretrain', at('data'), '--resume', at('run'), '--preset', 'nano', '--steps', '9', ...onDevice]);
+  assert.match(complaint(other), /made with another configuration: frontend is "mel" there and "conv" here/);
+});
+
+test('Ctrl-C saves and says how to go on, and the run can be resumed', async () => {
+  const stopped = await mgf(['pretrain', at('data'), '--resume', at('run'), '--steps', '100000', '--json', ...onDevice], {
+    onError: (text, kill) => { if (/^step \d/m.test(text) && !text.includes('Stopping')) kill('SIGINT'); },
+  });
+  assert.is(stopped.status, 130, stopped.err);
+  assert.match(stopped.err, new RegExp(`pretrain ${at('data')} --resume ${at('run')}`));
+  const steps = (JSON.parse(stopped.out) as { steps: number }).steps;
+  assert.ok(steps > 2);
+  assert.ok(readdirSync(at('run')).includes(`checkpoint-${String(steps).padStart(6, '0')}.safetensors`));
+});
+
+test('embed writes a vector per frame with its times, or one per recording', async () => {
+  const clip = join(at('data'), 'clip-0.wav');
+  const frames = await mgf(['embed', clip, '--checkpoint', at('run'), '--layer', 'all', '--out', at('f.jsonl'), ...onDevice]);
+  assert.is(frames.status, 0, frames.err);
+  const lines = readFileSync(at('f.jsonl'), 'utf8').trimEnd().split('\n').map((l) => JSON.parse(l) as { layer: number; frame: number; start: number; end: number; vector: number[] });
+  assert.is(lines.length, 3 * 49, '1 s is 49 frames, of 3 hidden states');
+  assert.equal([lines[1]!.frame, lines[1]!.start, lines[1]!.end, lines[1]!.vector.length], [1, 0.02, 0.045, 32]);
+  const pooled = await mgf(['embed', at('data'), '--checkpoint', at('run'), '--pool', 'mean', '--out', at('v.safetensors'), ...onDevice]);
+  assert.match(pooled.err, /Left out 2 recordings/);
+  const { tensors, metadata } = readSafetensors(readFileSync(at('v.safetensors')), { origin: 'v' });
+  assert.is(tensors.size, 6, 'silence is embedded, with a warning');
+  assert.equal(tensors.get('clip-0')!.shape, [32]);
+  assert.is(metadata['hop_seconds'], '0.02');
+  const middle = lines.filter((l) => l.layer === 1), mean = middle.reduce((sum, l) => sum + l.vector[0]!, 0) / middle.length;
+  assert.ok(Math.abs(mean - Number(tensors.get('clip-0')!.data[0])) < 1e-4, 'alone and in a batch the features are the same');
+});
+
+test('a layer that does not exist is refused', async () => {
+  const ended = await mgf(['embed', join(at('data'), 'clip-0.wav'), '--checkpoint', at('run'), '--layer', '7', '--out', at('x.npy')]);
+  assert.is(ended.status, 2);
+  assert.match(complaint(ended), 'hidden states 0 to 2');
+});
+
+test.run();
