@@ -9,7 +9,6 @@ import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
 import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, programName, seed, shellWord, withGpu } from './common.ts';
-import { writeRunReport } from './run-report.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Gpu } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
@@ -112,6 +111,8 @@ async function runPretrain(data: string, options: Options): Promise<void> {
       write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${resumeCommand}`);
       process.exitCode = 130;
     } else {
+      // The plotting library is the slowest to load; only a report needs it.
+      const { writeRunReport } = await import('./run-report.ts');
       const report = await writeRunReport({
         runDir: out, title: `MGF ${preset}`, preset, adapter: gpu.profile.name, run, result,
         next: [`${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.npy`, `${resumeCommand} --steps ${2 * result.steps}`],

@@ -12,7 +12,6 @@ import { formatDuration } from '../train/logs.ts';
 import { adapterOption, formatTable, jsonOption, plural, positive, programName, shellWord, withGpu } from './common.ts';
 import { runWithProgress, summary } from './pretrain.ts';
 import { fetchQuickstartSpeech } from './quickstart-data.ts';
-import { writeRunReport } from './run-report.ts';
 import { compareVoices, splitVoices, voiceTable } from './voices.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { Batch } from '../audio/source.ts';
@@ -79,6 +78,7 @@ async function runQuickstart(options: Options): Promise<void> {
       'More steps of this run:', `${go} --resume ${shellWord(out)} --minutes ${4 * minutes}`,
       'Features for other programs:', `${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.safetensors`,
     ];
+    const { writeRunReport } = await import('./run-report.ts');
     const report = await writeRunReport({
       runDir: out, title: 'MGF quickstart', preset, adapter: gpu.profile.name, run, result, licences, next,
       ...(comparison && { similarity: comparison.similarity }), ...(table && { table }),
