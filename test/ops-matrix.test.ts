@@ -28,8 +28,8 @@ function matches(name: string, both: boolean, c: Case): void {
 
 interface Linear { x: number[]; O: number; bias?: boolean; activation?: 'gelu'; residual?: boolean; both?: boolean }
 for (const { x, O, bias, activation, residual, both } of [
-  { x: [24, 16], O: 20, bias: true, both: true }, { x: [2, 13, 7], O: 5, bias: true, both: true }, { x: [3, 1], O: 1 }, { x: [1, 64], O: 3, bias: true },
-  { x: [30, 12], O: 8, activation: 'gelu', bias: true, both: true }, { x: [5, 9], O: 7, activation: 'gelu' }, { x: [2, 9, 8], O: 12, residual: true, bias: true, both: true },
+  { x: [24, 16], O: 20, bias: true }, { x: [2, 13, 7], O: 5, bias: true, both: true }, { x: [3, 1], O: 1 }, { x: [1, 64], O: 3, bias: true },
+  { x: [30, 12], O: 8, activation: 'gelu', bias: true }, { x: [5, 9], O: 7, activation: 'gelu' }, { x: [2, 9, 8], O: 12, residual: true, bias: true, both: true },
   { x: [7, 10], O: 6, residual: true }, { x: [70, 33], O: 66, bias: true },
 ] as Linear[]) {
   const I = x.at(-1)!, M = x.slice(0, -1).reduce((a, b) => a * b, 1);

@@ -1,0 +1,104 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { create } from 'webgpu';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { runCase } from '../src/conformance/run.ts';
+import { openGpu, type Gpu } from '../src/gpu/device.ts';
+import { reflect } from '../src/gpu/template.ts';
+import { Graph, type Value } from '../src/graph/graph.ts';
+import type { Dispatch } from '../src/graph/op.ts';
+import { Encoder } from '../src/mgf/encoder.ts';
+import { Pretrainer } from '../src/mgf/pretrainer.ts';
+import { presetConfig, presetRunConfig } from '../src/mgf/presets.ts';
+import { grad } from '../src/ops/grad.ts';
+import { linear } from '../src/ops/linear.ts';
+import { mseLoss } from '../src/ops/loss.ts';
+import { matmul } from '../src/ops/matmul.ts';
+import { softmax } from '../src/ops/softmax.ts';
+import { compile } from '../src/plan/compile.ts';
+import { failsWith } from './harness.ts';
+
+/**
+ * Kernels compiled by Dawn's null backend: the whole WGSL compiler and all validation, but no driver and no execution. It runs on any machine.
+ * Devices have WebGPU's default limits, so that a kernel which needs more (storage bindings, workgroup memory, invocations) is refused.
+ */
+const dawn = create(['backend=null']);
+const root = new URL('../../', import.meta.url);
+const kernels = readdirSync(new URL('kernels/', root)).filter((f) => f.endsWith('.wgsl')).map((f) => f.replace('.wgsl', '')).sort();
+
+async function openNull(family: 'cpu' | 'gpu', subgroupSize: number): Promise<Gpu & { compiled: Map<string, string> }> {
+  const adapter = (await dawn.requestAdapter())!;
+  const device = await adapter.requestDevice({ requiredFeatures: ['subgroups' as GPUFeatureName] }), gpu = await openGpu({ device });
+  const compiled = new Map<string, string>(), createModule = device.createShaderModule.bind(device);
+  device.createShaderModule = (descriptor) => { compiled.set(descriptor.code, descriptor.label!); return createModule(descriptor); };
+  return { ...gpu, compiled, profile: { ...gpu.profile, kind: family, family, subgroupSize } };
+}
+
+/** Compiles everything that the presets, the other ops and the golden cases dispatch. */
+async function compileAll(gpu: Gpu): Promise<void> {
+  for (const [preset, train] of [['nano', {}], ['nano-mel', { accumulation: 2 }], ['nano-w2v2', {}], ['micro-mel', {}], ['tiny', {}]] as const) {
+    const run = presetRunConfig(preset, { train: { utterances_per_batch: 2, crop_seconds: 1, ...train } });
+    (await Pretrainer.create(gpu, run)).destroy();
+  }
+  for (const preset of ['nano', 'nano-mel', 'nano-w2v2']) {
+    const encoder = await Encoder.random(gpu, presetConfig(preset), 1);
+    await encoder.embed([new Float32Array(3000), new Float32Array(5000)], { layers: [2] });
+    await encoder.logMel([new Float32Array(3000)]);
+    encoder.destroy();
+  }
+  const g = new Graph(), a = g.state('a', [2, 1, 5, 7], { requiresGrad: true }), b = g.state('b', [1, 3, 7, 6], { requiresGrad: true }), w = g.state('w', [4, 6], { requiresGrad: true });
+  const loss = mseLoss(softmax(linear(matmul(a, b), w)), g.input('target', [2, 3, 5, 4])), gradients = grad(loss, [a, b, w]);
+  (await compile(gpu, g, { keep: Object.fromEntries(gradients.map((v, i): [string, Value] => [`g${i}`, v])) })).destroy();
+  const folder = new URL('test/golden/', root);
+  for (const file of readdirSync(folder).filter((f) => !f.startsWith('mgf_model'))) {
+    const { failure } = await runCase(gpu, new Uint8Array(readFileSync(new URL(file, folder))), file);
+    assert.is(failure, undefined, `${file}: ${failure}`);
+  }
+  assert.is(gpu.failure(), null);
+}
+
+const reached = new Set<string>();
+for (const [name, family, width] of [['CPU adapters with subgroups of 8', 'cpu', 8], ['CPU adapters with subgroups of 4', 'cpu', 4], ['GPUs', 'gpu', 32]] as const) {
+  test(`every kernel variant for ${name} compiles within WebGPU's default limits`, async () => {
+    const gpu = await openNull(family, width);
+    await compileAll(gpu);
+    for (const [text, kernel] of gpu.compiled) {
+      reached.add(kernel);
+      const { bindings } = reflect(kernel, text), code = text.replace(/\/\/.*$/gm, '');
+      assert.is(bindings.length, [...code.matchAll(/@binding\(/g)].length, `${kernel}: a binding that reflect() does not see`);
+      assert.is(new Set(bindings.map((b) => b.binding)).size, bindings.length, `${kernel}: a binding number given twice`);
+      assert.ok(bindings.filter((b) => b.type !== 'uniform').length <= 8, `${kernel}: more than 8 storage bindings`);
+    }
+    assert.ok(gpu.compiled.size > kernels.length, `${gpu.compiled.size} variants`);
+    gpu.device.destroy();
+  });
+}
+
+test('no kernel is left over: each was compiled for some adapter', () => {
+  assert.equal(kernels.filter((k) => !reached.has(k)), []);
+});
+
+test('each kernel and each shared piece begins with a comment that says what it computes', () => {
+  const pieces = readdirSync(new URL('kernels/lib/', root)).map((f) => `lib/${f}`);
+  for (const file of [...kernels.map((k) => `${k}.wgsl`), ...pieces]) {
+    const text = readFileSync(new URL(`kernels/${file}`, root), 'utf8');
+    assert.match(text, /^\/\/ \S.{20}/, `${file} has no header`);
+  }
+});
+
+test('the compiler behind these tests does refuse what is wrong', async () => {
+  const gpu = await openNull('gpu', 0);
+  const op = (source: string) => ({
+    name: 'probe', shape: ([x]: readonly ({ shape: readonly number[] } | null)[]) => [{ shape: x!.shape, dtype: 'f32' as const }], backward: null,
+    forward: (c: { input(i: number): Value; outputs: readonly Value[] }): Dispatch[] => [{ kernel: { name: 'probe', source }, bind: { x: c.input(0), y: c.outputs[0]! }, grid: [1, 1, 1] }],
+    saves: { inputs: [], outputs: [] }, cost: () => ({ flops: 0, bytes: 0 }),
+  });
+  const body = (extra: string, size = 64): string => `@group(0) @binding(0) var<storage, read> x: array<f32>;\n@group(0) @binding(1) var<storage, read_write> y: array<f32>;\n${extra}
+    @compute @workgroup_size(${size}) fn main(@builtin(local_invocation_index) i: u32) { y[i] = x[i]; }`;
+  const build = (source: string) => { const g = new Graph(); return compile(gpu, g, { keep: { y: g.apply(op(source), [g.input('x', [64])], {})[0]! } }); };
+  (await build(body(''))).destroy();
+  await failsWith('kernel', /probe:3/, () => build(body('const wrong: u32 = 1.5;')));
+  await failsWith('kernel', /refused by the device/, () => build(body('', 512)));
+});
+
+test.run();
