@@ -3,7 +3,7 @@
 // A tile of TM rows x 4 SG columns lives in TM vec4 accumulators per lane; lane l owns columns 4 l .. 4 l + 3. Loads are what costs here (about 6 ns
 // per 8 values whatever the pattern), so each lane loads a *different* row of A and subgroupBroadcast spreads it: TM / SG + 4 vec4 loads for 16 TM
 // multiply-adds per lane. Four k per iteration; order row -> four chained fma. Unrolling k further overflows the instruction cache.
-// Grid: (ceil(N / 4 SG), ceil(M / TM), z). Measured 28 to 35 GFLOP/s at TM 24 on lavapipe with 2 cores, half of that adapter's multiply-add ceiling.
+// Grid: (ceil(N / 4 SG), ceil(M / TM), z), see m_blocks. Measured 28 to 35 GFLOP/s at TM 24 on lavapipe with 2 cores, half of that adapter's multiply-add ceiling.
 enable subgroups;
 #include "lib/gelu.wgsl"
 #include "lib/gemm.wgsl"
@@ -57,9 +57,11 @@ fn load_b(at: i32) -> vec4f {
 @compute @workgroup_size(${SG})
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let l = i32(local.x);
-  let z0 = i32(w.z) / p.nz1;
-  let z1 = i32(w.z) % p.nz1;
-  let m0 = i32(w.y) * ${TM};
+  let z = i32(w.z) / p.m_blocks;
+  let z0 = z / p.nz1;
+  let z1 = z % p.nz1;
+  let row_tile = (i32(w.z) % p.m_blocks) * 65535 + i32(w.y);
+  let m0 = row_tile * ${TM};
   let n = i32(w.x) * ${4 * SG} + 4 * l;
   let nc = min(n, (p.N - 1) & -4);
   let k1_end = (p.K1 - z1 * p.k1_z + p.k1_div - 1) / p.k1_div;

@@ -1,5 +1,5 @@
 // Matrix product for GPUs, right on every adapter: a 64 x 64 tile per workgroup of 256, K in steps of 16 through workgroup memory, 4 x 4 per invocation.
-// Invocation (x, y) owns rows 4 y .. 4 y + 3 and columns 4 x .. 4 x + 3. Grid: (ceil(N / 64), ceil(M / 64), z).
+// Invocation (x, y) owns rows 4 y .. 4 y + 3 and columns 4 x .. 4 x + 3. Grid: (ceil(N / 64), ceil(M / 64), z), see m_blocks.
 // On CPU adapters every barrier turns the kernel into a coroutine: 7 times slower there than gemm_subgroup.
 #include "lib/gelu.wgsl"
 #include "lib/gemm.wgsl"
@@ -24,9 +24,11 @@ const UB = ${1 + 3 * B_VEC};
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index: u32) {
-  let z0 = i32(w.z) / p.nz1;
-  let z1 = i32(w.z) % p.nz1;
-  let m0 = i32(w.y) * 64;
+  let z = i32(w.z) / p.m_blocks;
+  let z0 = z / p.nz1;
+  let z1 = z % p.nz1;
+  let row_tile = (i32(w.z) % p.m_blocks) * 65535 + i32(w.y);
+  let m0 = row_tile * 64;
   let n0 = i32(w.x) * 64;
   let x = index % 16u;
   let y = index / 16u;

@@ -24,6 +24,7 @@ struct P {
   c_pos0: i32, c_step: i32, c_zpos: i32, c_len: i32,  // position = pos0 + inner * step + z1 * zpos
   bias_z0: i32,
   tile_rows: i32,                  // TM of gemm_subgroup
+  m_blocks: i32,                   // row tiles fill y up to 65535, then blocks of z: w.z = z * m_blocks + block
   alpha: f32,
 }
 #if A_VEC

@@ -82,7 +82,10 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   if (g.bias) bind['bias'] = g.bias;
   if (g.pre) bind['pre'] = g.pre;
   if (g.residual) bind['residual'] = g.residual;
-  if (adapter.family === 'gpu') return { kernel: TILE, constants, bind, params, grid: checkGrid([ceilDiv(g.n, 64), ceilDiv(g.m, 64), n0 * n1]) };
+  if (adapter.family === 'gpu') {
+    const { grid, blocks } = tiles(ceilDiv(g.n, 64), ceilDiv(g.m, 64), n0 * n1);
+    return { kernel: TILE, constants, bind, params: { ...params, m_blocks: blocks }, grid };
+  }
   const width = adapter.subgroupSize;
   // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes). Fewer only where they pay for a variant of their own:
   // the narrow weight gradients of grouped convolutions. Element-wise stores mean odd shapes, which are small: the tile that compiles fastest.
@@ -90,14 +93,13 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   const rows = !cVec ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
   // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
   const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0);
-  return {
-    kernel: SUBGROUP, bind, params: { ...params, tile_rows: rows },
-    constants: { ...constants, TM: rows, TAIL: Number(tail) },
-    grid: checkGrid([ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), n0 * n1]),
-  };
+  const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), n0 * n1);
+  return { kernel: SUBGROUP, bind, params: { ...params, tile_rows: rows, m_blocks: blocks }, constants: { ...constants, TM: rows, TAIL: Number(tail) }, grid };
 }
 
-function checkGrid(grid: [number, number, number]): [number, number, number] {
+/** Column tiles in x, row tiles in y; those over 65535 go on in z, with the batch. */
+function tiles(columns: number, rows: number, batch: number): { grid: [number, number, number]; blocks: number } {
+  const blocks = ceilDiv(rows, 65535), grid: [number, number, number] = [columns, Math.min(rows, 65535), batch * blocks];
   if (grid.some((n) => n > 65535)) throw new MGFError('limit', `matrix product: a grid of ${grid.join(' x ')} tiles is over WebGPU's 65535; split the batch`);
-  return grid;
+  return { grid, blocks };
 }

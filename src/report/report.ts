@@ -246,7 +246,7 @@ function details({ run }: ReportData): string {
 
 function next(lines: string[]): string {
   if (lines.length === 0) return '';
-  return `<section><h2>What to run next</h2>${lines.map((line) => (/^(mgf|npm|npx) /.test(line)
+  return `<section><h2>What to run next</h2>${lines.map((line) => (/^(mgf|npm|npx|node) /.test(line)
     ? `<pre><code>${escape(line)}</code></pre>` : `<p>${escape(line)}</p>`)).join('\n')}</section>`;
 }
 
