@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { biasCorrections, learningRate, progressRate, runProgress } from '../src/train/schedule.ts';
+import { learningRate, progressRate, runProgress } from '../src/train/schedule.ts';
 
 const near = (a: number, b: number, tolerance = 1e-12) => assert.ok(Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(b)), `${a} is not ${b}`);
 
@@ -36,14 +36,6 @@ test('progress counts steps, or minutes where they are set', () => {
   assert.is(runProgress({ steps: 200, minutes: null }, 50, 1e6), 0.25);
   assert.is(runProgress({ steps: 200, minutes: 2 }, 50, 30), 0.25);
   assert.is(runProgress({ steps: 200, minutes: 2 }, 50, 500), 1);
-});
-
-test('bias corrections are 1 - beta^step and keep their digits for beta near 1', () => {
-  const { correction1, correction2 } = biasCorrections(3, [0.9, 0.98]);
-  near(correction1, 1 - 0.9 ** 3);
-  near(correction2, 1 - 0.98 ** 3);
-  assert.is(biasCorrections(1, [0, 0.98]).correction1, 1);
-  near(biasCorrections(1, [0.9, 1 - 2 ** -40]).correction2 * 2 ** 40, 1, 1e-10);
 });
 
 test.run();

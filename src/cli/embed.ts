@@ -56,8 +56,7 @@ Examples:
 /** A network's weights and configuration: ours, or one of the wav2vec 2.0 family with the `config.json` beside it. */
 export async function loadEncoderWeights(checkpoint: string): Promise<{ path: string; config: MGFConfig; parameters: Map<string, HostTensor> }> {
   const { path, metadata, parameters } = await loadWeights(checkpoint);
-  const weights = parameters as Map<string, HostTensor>;
-  if (metadata['format'] === CHECKPOINT_FORMAT) return { path, config: checkpointConfig({ path, metadata }).mgf, parameters: weights };
+  if (metadata['format'] === CHECKPOINT_FORMAT) return { path, config: checkpointConfig({ path, metadata }).mgf, parameters };
   const beside = join(dirname(path), 'config.json');
   let text: string;
   try {
@@ -66,7 +65,7 @@ export async function loadEncoderWeights(checkpoint: string): Promise<{ path: st
     throw new MGFError('checkpoint', `${path} was not made by this program, and there is no config.json of the wav2vec 2.0 family beside it.`, { cause: error });
   }
   try {
-    return { path, config: fromHuggingFace(JSON.parse(text), { origin: beside }), parameters: weights };
+    return { path, config: fromHuggingFace(JSON.parse(text), { origin: beside }), parameters };
   } catch (error) {
     if (error instanceof MGFError) throw error;
     throw new MGFError('config', `${beside} is not JSON (${(error as Error).message}).`, { cause: error });

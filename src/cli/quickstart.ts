@@ -17,7 +17,6 @@ import type { Utterance } from '../audio/manifest.ts';
 import type { Batch } from '../audio/source.ts';
 import type { AdapterPreference, Gpu } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
-import type { HostTensor } from '../plan/parameters.ts';
 
 interface Options {
   data?: string;
@@ -104,7 +103,7 @@ async function writeManifest(path: string, items: readonly Utterance[]): Promise
 
 async function compare(gpu: Gpu, run: RunConfig, checkpoint: string, split: NonNullable<ReturnType<typeof splitVoices>>) {
   const { parameters } = await loadWeights(checkpoint);
-  const trained = await Encoder.create(gpu, run.mgf, parameters as Map<string, HostTensor>), random = await Encoder.random(gpu, run.mgf, run.train.seed);
+  const trained = await Encoder.create(gpu, run.mgf, parameters), random = await Encoder.random(gpu, run.mgf, run.train.seed);
   try {
     return await compareVoices(split, trained, random, SEED);
   } finally {

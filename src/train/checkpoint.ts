@@ -218,8 +218,8 @@ export async function loadCheckpoint(pathOrRunDir: string, { only = () => true }
 // ------------------------------------------------------------------------------------------------- what a run's state holds
 
 export interface ParameterTensor {
-  shape: readonly number[];
-  data: Float32Array;
+  shape: number[];
+  data: Float32Array<ArrayBuffer>;
 }
 
 /** Everything that a resumed run needs to go on as if it had never stopped. */

@@ -189,7 +189,7 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
   try {
     const data = summarise(options.items, options.skipped ?? [], loader);
     await writeRunFiles(out, run, data);
-    const state = resume && { parameters: resume.state.parameters, expAvg: resume.state.expAvg, expAvgSq: resume.state.expAvgSq } as MomentState;
+    const state = resume && { parameters: resume.state.parameters, expAvg: resume.state.expAvg, expAvgSq: resume.state.expAvgSq };
     model = await createModel(gpu, run, state ? { state } : {}).catch((error: unknown) => { throw explainSize(error, run); });
     startup.compile = (performance.now() - called) / 1000 - startup.scan;
     return await new Sitting(options, loader, model, data, { called, startup }).run();

@@ -199,9 +199,9 @@ function roundToEven(x: number): number {
 }
 
 /** Values of a floating-point tensor as f32 (F32 itself without a copy). Error (`checkpoint`): an integer tensor. */
-export function toFloat32({ dtype, data }: StoredTensor, name: string, origin: string): Float32Array {
+export function toFloat32({ dtype, data }: StoredTensor, name: string, origin: string): Float32Array<ArrayBuffer> {
   switch (dtype) {
-    case 'F32': return data as Float32Array;
+    case 'F32': return data as Float32Array<ArrayBuffer>;
     case 'F64': return Float32Array.from(data as Float64Array);
     case 'F16': return Float32Array.from(data as Uint16Array, halfToFloat);
     case 'BF16': {

@@ -22,9 +22,3 @@ export function progressRate(progress: number, peak: number, warmup: number): nu
 export function runProgress({ steps, minutes }: { steps: number; minutes: number | null }, step: number, elapsedSeconds: number): number {
   return Math.min(1, minutes === null ? step / steps : elapsedSeconds / (60 * minutes));
 }
-
-/** AdamW's `1 - beta^step` for both moments; `step` is 1 for the first update. */
-export function biasCorrections(step: number, [beta1, beta2]: readonly [number, number]): { correction1: number; correction2: number } {
-  // expm1 keeps the digits that 1 - beta^step loses for beta near 1.
-  return { correction1: -Math.expm1(step * Math.log(beta1)), correction2: -Math.expm1(step * Math.log(beta2)) };
-}
