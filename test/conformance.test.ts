@@ -69,7 +69,7 @@ test('a NaN fails, whether expected or computed', async () => {
 });
 
 test('an op that does not exist fails and says which ops do', async () => {
-  const { passed, failure, op } = await runCase(gpu, edited('gelu-basic.safetensors', (h) => { h.__metadata__['op'] = 'warp'; }), 'unknown');
+  const { passed, failure, op } = await runCase(gpu, edited('gelu-basic.safetensors', (h) => { h['__metadata__']['op'] = 'warp'; }), 'unknown');
   assert.equal([passed, op], [false, 'warp']);
   assert.match(failure!, /no op "warp".*conv1d.*mgf_model/);
 });
@@ -81,7 +81,7 @@ test('a truncated file, an empty one and one that is no case fail with a sentenc
     assert.not(passed, name);
     assert.ok(failure!.length > 10, name);
   }
-  assert.match((await runCase(gpu, edited('gelu-basic.safetensors', (h) => { h.__metadata__['schema'] = 'other/1'; }), 'other schema')).failure!, /not a conformance case/);
+  assert.match((await runCase(gpu, edited('gelu-basic.safetensors', (h) => { h['__metadata__']['schema'] = 'other/1'; }), 'other schema')).failure!, /not a conformance case/);
 });
 
 test('a case without an expected output, or without one of its inputs, fails', async () => {
@@ -94,7 +94,7 @@ test('a case without an expected output, or without one of its inputs, fails', a
 });
 
 test('attributes and upstream gradients matter: changed ones fail', async () => {
-  const stride = edited('conv1d-mid.safetensors', (h) => { h.__metadata__['attrs'] = JSON.stringify({ ...JSON.parse(h.__metadata__['attrs']!) as object, stride: 3 }); });
+  const stride = edited('conv1d-mid.safetensors', (h) => { h['__metadata__']['attrs'] = JSON.stringify({ ...JSON.parse(h['__metadata__']['attrs']!) as object, stride: 3 }); });
   assert.not((await runCase(gpu, stride, 'stride')).passed);
   const { checks } = await runCase(gpu, poke('linear-odd.safetensors', 'up.y', 0, (x) => x + 3), 'up');
   assert.equal(checks.filter((c) => c.passed).map((c) => c.name), ['out.y']);
