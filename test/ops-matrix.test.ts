@@ -40,6 +40,16 @@ for (const { x, O, bias, activation, residual, both } of [
   });
 }
 
+test('a product of more row tiles than a grid has workgroups in one direction is whole, first row to last', async () => {
+  const rows = 65535 * (gpu.profile.family === 'gpu' ? 64 : 24) + 30, tail = 40, x = new Float32Array(rows * 4).map((_, i) => (i % 7) - 3), w = noise(16, 2);
+  const { y } = await run(gpu, 'tall', { inputs: { x: { shape: [rows, 4], data: x }, w: { shape: [4, 4], data: w } }, build: ({ x, w }) => linear(x!, w!), forwardOnly: true });
+  for (const first of [0, rows >> 1, rows - tail]) {
+    const part = (data: Float32Array): Float32Array => data.subarray(first * 4, (first + tail) * 4);
+    assert.ok(distance(part(y), linearReference(Float64Array.from(part(x)), Float64Array.from(w), null, tail, 4, 4)) < 1e-6, `rows from ${first} on`);
+  }
+  assert.ok(y.every(Number.isFinite), 'no row was left out');
+});
+
 // ------------------------------------------------------------------------------------------------------------------------- matmul
 
 interface Product { a: number[]; b: number[]; transposeA?: boolean; transposeB?: boolean; both?: boolean }
