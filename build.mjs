@@ -44,7 +44,7 @@ const node = { ...common, platform: 'node', packages: 'external', outdir: 'dist'
 async function main() {
   await rm(join(root, 'dist'), { recursive: true, force: true });
   await build({ ...common, platform: 'browser', entryPoints: ['src/index.ts'], outdir: 'dist', external: ['webgpu'], splitting: true });
-  await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts' }, splitting: true });
+  await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts' }, splitting: true });
   if (withTests) {
     const tests = (await readdir(join(root, 'test'))).filter((f) => f.endsWith('.test.ts'));
     await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true });

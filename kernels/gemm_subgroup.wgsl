@@ -3,7 +3,7 @@
 // A tile of TM rows x 4 SG columns lives in TM vec4 accumulators per lane; lane l owns columns 4 l .. 4 l + 3. Loads are what costs here (about 6 ns
 // per 8 values whatever the pattern), so each lane loads a *different* row of A and subgroupBroadcast spreads it: TM / SG + 4 vec4 loads for 16 TM
 // multiply-adds per lane. Four k per iteration; order row -> four chained fma. Unrolling k further overflows the instruction cache.
-// Grid: (ceil(N / 4 SG), ceil(M / TM), z), see m_blocks. Measured 28 to 35 GFLOP/s at TM 24 on lavapipe with 2 cores, half of that adapter's multiply-add ceiling.
+// Grid: (ceil(N / 4 SG), ceil(M / TM), z), see m_blocks. Rates: kernels/README.md.
 enable subgroups;
 #include "lib/gelu.wgsl"
 #include "lib/gemm.wgsl"

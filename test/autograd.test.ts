@@ -38,12 +38,17 @@ test('x + x doubles the gradient, and a chain of sums counts every path', async 
   assert.ok(distance(paths.gradients['x']!, paths.up.map((v) => 9 * v)) < 1e-6);
 });
 
-test('the gradient of a residual is the upstream gradient itself, without a copy', async () => {
+test('a residual passes the upstream gradient on without a copy inside the walk; what is handed out is its owner\'s alone', async () => {
   const g = new Graph(), x = g.input('x', [4, 3]), w = g.state('w', [5, 3], { requiresGrad: true }), r = g.state('r', [4, 5], { requiresGrad: true });
-  const y = linear(x, w, null, { residual: r }), up = g.constant('up', [4, 5], noise(20, 3)), nodes = g.nodes.length;
-  const [dr] = vectorJacobianProduct(new Map([[y, up]]), [r]);
-  assert.is(dr, up);
-  assert.is(g.nodes.length, nodes, 'no node was added');
+  const y = linear(gelu(x), w, null, { residual: scale(r, 2) }), up = g.constant('up', [4, 5], noise(20, 3)), nodes = g.nodes.length;
+  vectorJacobianProduct(new Map([[y, up]]), [r]);
+  assert.is(g.nodes.length, nodes + 1, 'only the backward of scale');
+  const a = g.state('a', [4, 5], { requiresGrad: true }), b = g.state('b', [4, 5], { requiresGrad: true });
+  const [da, db] = vectorJacobianProduct(new Map([[add(a, b), up]]), [a, b]);
+  assert.is.not(da, db, 'two addends may each be placed somewhere');
+  const sum = await run(gpu, 'sum', { inputs: { a: tensor([4, 5], 1), b: tensor([4, 5], 2) }, build: ({ a: left, b: right }) => add(left!, right!) });
+  assert.equal(sum.gradients['a'], sum.up);
+  assert.equal(sum.gradients['b'], sum.up);
   const result = await run(gpu, 'residual', {
     inputs: { x: tensor([4, 3], 1), w: tensor([5, 3], 2), r: tensor([4, 5], 3) }, build: ({ x, w, r }) => linear(x!, w!, null, { residual: r! }),
   });

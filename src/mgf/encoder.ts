@@ -30,7 +30,7 @@ export class Encoder {
   readonly config: MGFConfig;
   readonly #gpu: Gpu;
   readonly #store: ParameterStore;
-  readonly #programs = new Map<string, Program>();
+  readonly #programs = new Map<string, Promise<Program>>();
 
   private constructor(gpu: Gpu, config: MGFConfig, store: ParameterStore) {
     this.#gpu = gpu;
@@ -104,15 +104,16 @@ export class Encoder {
     });
   }
 
-  /** Least recently used programs are dropped. */
-  async #program(key: string, build: () => Promise<Program>): Promise<Program> {
-    const program = this.#programs.get(key) ?? await build();
+  /** Least recently used programs are dropped; calls that come while one is being compiled wait for it. */
+  #program(key: string, build: () => Promise<Program>): Promise<Program> {
+    const program = this.#programs.get(key) ?? build();
     this.#programs.delete(key);
     this.#programs.set(key, program);
+    program.catch(() => this.#programs.delete(key));
     if (this.#programs.size > PROGRAMS) {
       const [oldest, evicted] = this.#programs.entries().next().value!;
       this.#programs.delete(oldest);
-      evicted.destroy();
+      void evicted.then((p) => p.destroy());
     }
     return program;
   }
@@ -130,7 +131,7 @@ export class Encoder {
   }
 
   destroy(): void {
-    for (const program of this.#programs.values()) program.destroy();
+    for (const program of this.#programs.values()) void program.then((p) => p.destroy(), () => undefined);
     this.#programs.clear();
     this.#store.destroy();
   }

@@ -1,7 +1,7 @@
 import { MGFError } from '../errors.ts';
 import { backpropagate } from '../graph/autograd.ts';
 import { elements, formatShape, type Value } from '../graph/graph.ts';
-import { add, fillLike } from './elementwise.ts';
+import { add, fillLike, scale } from './elementwise.ts';
 
 /**
  * Gradients of the scalar `loss` with respect to each target, in their order; nodes are appended to the loss's graph.
@@ -15,9 +15,12 @@ export function grad(loss: Value, targets: readonly Value[]): Value[] {
 /** Gradients of the sum of seed * output (same shapes) with respect to each target. Throws as `grad`. */
 export function vectorJacobianProduct(seeds: ReadonlyMap<Value, Value>, targets: readonly Value[]): Value[] {
   const gradients = backpropagate(seeds, targets, add);
+  // An addend's gradient is its sum's own gradient, not a copy. Who asked for it may put it into storage of its own, so it gets one.
+  const owners = new Map<Value, number>();
+  for (const g of gradients.values()) owners.set(g, (owners.get(g) ?? 0) + 1);
   return targets.map((t) => {
     const g = gradients.get(t);
     if (!g) throw new MGFError('shape', `grad: "${t.name}" does not influence ${[...seeds.keys()].map((v) => `"${v.name}"`).join(', ')}`);
-    return g;
+    return owners.get(g)! > 1 ? scale(g, 1) : g;
   });
 }
