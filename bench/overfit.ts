@@ -3,7 +3,7 @@
  * PyTorch ends at phoneme accuracy 0.735, frame 0.417, sample 0.478, sentence 0.000 (nano's positions reach only 4 frames into a masked span,
  * so that its accuracy stays there). Minutes on a software adapter, so no part of the tests.
  *
- *   npm run overfit -- DATA [--adapter lavapipe]
+ *   npm run overfit -- DATA [--adapter lavapipe] [--seed 1]
  */
 import { parseArgs } from 'node:util';
 import { readManifest } from '../src/audio/manifest.ts';
@@ -15,13 +15,13 @@ import { Pretrainer, type StepMetrics } from '../src/mgf/pretrainer.ts';
 
 const WANTED = { accuracy: 0.7, frame: 0.45, sample: 0.5, sentence: 0.01 };
 
-const { values, positionals: [data] } = parseArgs({ allowPositionals: true, options: { adapter: { type: 'string' } } });
+const { values, positionals: [data] } = parseArgs({ allowPositionals: true, options: { adapter: { type: 'string' }, seed: { type: 'string', default: '1' } } });
 if (!data) throw new Error('usage: npm run overfit -- DATA [--adapter gpu|lavapipe|swiftshader]');
 useDawn();
 const gpu = await openGpu(values.adapter ? { prefer: values.adapter as AdapterPreference } : {});
-const run = presetRunConfig('nano', { mgf: { hidden_dropout: 0, attention_dropout: 0 }, train: { utterances_per_batch: 4, crop_seconds: 2 } });
+const run = presetRunConfig('nano', { mgf: { hidden_dropout: 0, attention_dropout: 0 }, train: { utterances_per_batch: 4, crop_seconds: 2, seed: Number(values.seed) } });
 const { items } = await readManifest(data);
-const source = await BatchSource.open({ items: items.slice(0, 200), seed: 1, utterancesPerBatch: 4, cropSeconds: 2, negatives: run.mgf.num_negatives });
+const source = await BatchSource.open({ items: items.slice(0, 200), seed: Number(values.seed), utterancesPerBatch: 4, cropSeconds: 2, negatives: run.mgf.num_negatives });
 const batch = await source.batch(0), model = await Pretrainer.create(gpu, run);
 console.log(gpu.profile.name);
 let last: StepMetrics | undefined;

@@ -3,12 +3,8 @@
 // On CPU adapters a chunk is a run of rows (step 1: pages stay close), on GPUs every chunks-th row (step = chunks: few columns still coalesce).
 // x [rows, columns], y [chunks, columns], in vec4s where VEC. Grid: chunks * columns invocations.
 #include "lib/invocation.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, columns: u32, chunks: u32, per: u32, step: u32, count: u32 }
-#if VEC
-alias V = vec4f;
-#else
-alias V = f32;
-#end
 @group(0) @binding(0) var<storage, read> x: array<V>;
 @group(0) @binding(1) var<storage, read_write> y: array<V>;
 @group(0) @binding(2) var<uniform> p: P;

@@ -1,16 +1,8 @@
 // Per row: logsumexp of the logits, losses = logsumexp - logits[target], counted = 1; both 0 where the target is the one to ignore, and in rows from
 // `rows` up to `padded`, a multiple of 4, so that totals may read vec4s. logits [rows, width] in vec4s where VEC. Both families (lib/rows.wgsl).
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, padded: u32, width: u32, classes: i32, ignored: i32 }
-#if VEC
-alias V = vec4f;
-fn across(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-fn largest(v: V) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
-#else
-alias V = f32;
-fn across(v: V) -> f32 { return v; }
-fn largest(v: V) -> f32 { return v; }
-#end
 @group(0) @binding(0) var<storage, read> logits: array<V>;
 @group(0) @binding(1) var<storage, read> targets: array<i32>;
 @group(0) @binding(2) var<storage, read_write> logsumexp: array<f32>;

@@ -1,12 +1,8 @@
 // dlogits = (softmax - [class is the target]) up / denominator, 0 in rows whose target is the one to ignore (cross_entropy.wgsl).
 // logits, dlogits [rows, width] in vec4s where VEC. Both families (lib/rows.wgsl).
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, width: u32, classes: i32, ignored: i32 }
-#if VEC
-alias V = vec4f;
-#else
-alias V = f32;
-#end
 @group(0) @binding(0) var<storage, read> logits: array<V>;
 @group(0) @binding(1) var<storage, read> targets: array<i32>;
 @group(0) @binding(2) var<storage, read> logsumexp: array<f32>;

@@ -3,12 +3,8 @@
 // z: its pairs are offsets[f] .. of the list. c: its anchors are offsets[F + f] .. of the list, and an anchor's pairs are a row of `pairs`.
 // An invocation owns CH vec4s (f32s without VEC) of one row. Both families. Grid: frames * ceil(width / CH) invocations. See info_nce_index.wgsl.
 #include "lib/invocation.wgsl"
+#include "lib/vec.wgsl"
 struct P { frames: u32, candidates: u32, stride: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-#else
-alias V = f32;
-#end
 @group(0) @binding(0) var<storage, read> offsets: array<u32>;
 @group(0) @binding(1) var<storage, read> list: array<vec4u>;
 #if SIDE == 0

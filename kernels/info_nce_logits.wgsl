@@ -4,14 +4,8 @@
 // c, z [frames, width] in vec4s where VEC; inverse [2 frames]: of c's norms, then of z's (row_inverse_norms.wgsl).
 // Grid: anchors * stride / J invocations.
 #include "lib/invocation.wgsl"
+#include "lib/vec.wgsl"
 struct P { anchors: u32, frames: u32, negatives: u32, width: u32, stride: u32, inverse_temperature: f32 }
-#if VEC
-alias V = vec4f;
-fn across(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-#else
-alias V = f32;
-fn across(v: V) -> f32 { return v; }
-#end
 @group(0) @binding(0) var<storage, read> c: array<V>;
 @group(0) @binding(1) var<storage, read> z: array<V>;
 @group(0) @binding(2) var<storage, read> inverse: array<f32>;

@@ -1,12 +1,8 @@
 // y[b] = sum over t of mask[b, t] x[b, t] / count_b, count_b = max(sum over t of mask[b, t], 1); without MASK the mean over all t.
 // x [B, T, width], y [B, width] in vec4s where VEC; an invocation owns one of them and walks over t. Also writes counts [B]. Both families.
 #include "lib/invocation.wgsl"
+#include "lib/vec.wgsl"
 struct P { batch: u32, time: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-#else
-alias V = f32;
-#end
 @group(0) @binding(0) var<storage, read> x: array<V>;
 #if MASK
 @group(0) @binding(1) var<storage, read> mask: array<f32>;

@@ -1,11 +1,7 @@
 // dx[b, t] = mask[b, t] up[b] / counts[b] (masked_mean.wgsl). Rows (b, t) of `width` vec4s (f32s without VEC). Both families (lib/rows.wgsl).
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, time: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-#else
-alias V = f32;
-#end
 @group(0) @binding(0) var<storage, read> up: array<V>;
 #if MASK
 @group(0) @binding(1) var<storage, read> mask: array<f32>;

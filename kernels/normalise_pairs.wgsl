@@ -1,14 +1,8 @@
 // u[r] = x_r / max(||x_r||, 1e-8) for the rows of a, then of b, and inverse[r] = 1 / max(||x_r||, 1e-8). Both families (lib/rows.wgsl).
 // a, b [rows, width], u [2 rows, width] in vec4s where VEC.
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-fn square(v: V) -> f32 { return dot(v, v); }
-#else
-alias V = f32;
-fn square(v: V) -> f32 { return v * v; }
-#end
 @group(0) @binding(0) var<storage, read> a: array<V>;
 @group(0) @binding(1) var<storage, read> b: array<V>;
 @group(0) @binding(2) var<storage, read_write> u: array<V>;

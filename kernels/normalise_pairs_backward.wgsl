@@ -1,14 +1,8 @@
 // Gradient through normalise_pairs.wgsl: dx_r = inverse_r (du_r - u_r (u_r . du_r)), without the second term where the norm was clamped.
 // u, du [2 rows, width], da, db [rows, width] in vec4s where VEC. Both families (lib/rows.wgsl).
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-fn inner(x: V, y: V) -> f32 { return dot(x, y); }
-#else
-alias V = f32;
-fn inner(x: V, y: V) -> f32 { return x * y; }
-#end
 @group(0) @binding(0) var<storage, read> u: array<V>;
 @group(0) @binding(1) var<storage, read> du: array<V>;
 @group(0) @binding(2) var<storage, read> inverse: array<f32>;

@@ -2,12 +2,8 @@
 //   KIND 1: dx = sign(x - y) * weight * up / denominator    KIND 2: dx = 2 (x - y) * weight * up / denominator    sign(0) = 0
 // x, y, dx: n elements (vec4s where VEC) seen as groups of `group` that share a weight (MASK). Walks as weighted_sum.wgsl does; both families.
 #include "lib/invocation.wgsl"
+#include "lib/vec.wgsl"
 struct P { n: u32, group: u32, span: u32, jump_groups: u32, jump_rest: u32 }
-#if VEC
-alias V = vec4f;
-#else
-alias V = f32;
-#end
 @group(0) @binding(0) var<storage, read> x: array<V>;
 @group(0) @binding(1) var<storage, read> y: array<V>;
 #if MASK

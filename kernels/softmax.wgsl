@@ -1,16 +1,8 @@
 // Softmax (LOG 0) or log-softmax (LOG 1) of every row: y = exp(x - max) / sum, or x - max - log(sum). Both families (lib/rows.wgsl).
 // x, y [rows, width] in vec4s where VEC.
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-fn across(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-fn largest(v: V) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
-#else
-alias V = f32;
-fn across(v: V) -> f32 { return v; }
-fn largest(v: V) -> f32 { return v; }
-#end
 @group(0) @binding(0) var<storage, read> x: array<V>;
 @group(0) @binding(1) var<storage, read_write> y: array<V>;
 @group(0) @binding(2) var<uniform> p: P;

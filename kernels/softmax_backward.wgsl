@@ -1,14 +1,8 @@
 // Gradient of softmax.wgsl from its output: dx = y (dy - sum(dy y)), or for log-softmax (LOG 1) dx = dy - exp(y) sum(dy). Both families (lib/rows.wgsl).
 // y, dy, dx [rows, width] in vec4s where VEC.
 #include "lib/rows.wgsl"
+#include "lib/vec.wgsl"
 struct P { rows: u32, width: u32 }
-#if VEC
-alias V = vec4f;
-fn across(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-#else
-alias V = f32;
-fn across(v: V) -> f32 { return v; }
-#end
 @group(0) @binding(0) var<storage, read> y: array<V>;
 @group(0) @binding(1) var<storage, read> dy: array<V>;
 @group(0) @binding(2) var<storage, read_write> dx: array<V>;

@@ -3,14 +3,8 @@
 // x, y: n elements (vec4s where VEC) seen as groups of `group`, which share a weight (MASK; 0 or any positive number). A weight counts once per group element.
 // A workgroup owns a run of `span` elements and its lanes interleave, so that memory is read in order on both families. Second pass: total.wgsl.
 #include "lib/invocation.wgsl"
+#include "lib/vec.wgsl"
 struct P { n: u32, group: u32, span: u32, jump_groups: u32, jump_rest: u32 }
-#if VEC
-alias V = vec4f;
-fn across(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-#else
-alias V = f32;
-fn across(v: V) -> f32 { return v; }
-#end
 @group(0) @binding(0) var<storage, read> x: array<V>;
 #if KIND
 @group(0) @binding(1) var<storage, read> y: array<V>;
