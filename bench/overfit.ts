@@ -1,7 +1,8 @@
 /**
  * Whether the whole machine learns: nano on one fixed batch of 4 utterances x 2 crops of 2 s, 300 steps at a constant 3e-3, no dropout.
- * PyTorch ends at phoneme accuracy 0.735, frame 0.417, sample 0.478, sentence 0.000 (nano's positions reach only 4 frames into a masked span,
- * so that its accuracy stays there). Minutes on a software adapter, so no part of the tests.
+ * PyTorch from four of these starts (seeds 1 to 4, the same weights and batches) ends at phoneme accuracy 0.64 to 0.76 (nano's positions reach only
+ * 4 frames into a masked span), frame 0.40 to 0.48, sentence under 0.002 and sample 0.49 to 0.58: whether the decoder's layers of one and two channels
+ * come alive depends on their start, so sample is reported only. Minutes on a software adapter, so no part of the tests.
  *
  *   npm run overfit -- DATA [--adapter lavapipe] [--seed 1]
  */
@@ -13,7 +14,7 @@ import { openGpu, type AdapterPreference } from '../src/gpu/device.ts';
 import { presetRunConfig } from '../src/mgf/presets.ts';
 import { Pretrainer, type StepMetrics } from '../src/mgf/pretrainer.ts';
 
-const WANTED = { accuracy: 0.7, frame: 0.45, sample: 0.5, sentence: 0.01 };
+const WANTED = { accuracy: 0.6, frame: 0.5, sentence: 0.01 };
 
 const { values, positionals: [data] } = parseArgs({ allowPositionals: true, options: { adapter: { type: 'string' }, seed: { type: 'string', default: '1' } } });
 if (!data) throw new Error('usage: npm run overfit -- DATA [--adapter gpu|lavapipe|swiftshader]');
@@ -31,7 +32,7 @@ for (let step = 0; step < 300; step++) {
 }
 model.destroy();
 gpu.close();
-const { accuracy, frame, sample, sentence } = last!;
-const passed = accuracy >= WANTED.accuracy && frame < WANTED.frame && sample < WANTED.sample && sentence < WANTED.sentence;
+const { accuracy, frame, sentence } = last!;
+const passed = accuracy >= WANTED.accuracy && frame < WANTED.frame && sentence < WANTED.sentence;
 console.log(passed ? 'overfits as it should' : `falls short of ${JSON.stringify(WANTED)}`);
 process.exitCode = passed ? 0 : 1;
