@@ -1,7 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { cases } from '../src/conformance/cases-losses.ts';
 import { MGFError } from '../src/errors.ts';
 import { elements, Graph, type Shape, type Value } from '../src/graph/graph.ts';
 import { vectorJacobianProduct } from '../src/ops/grad.ts';
@@ -13,7 +11,6 @@ import { maskedMean, maskedMeanReference } from '../src/ops/masked_mean.ts';
 import { ntXent, ntXentReference } from '../src/ops/nt_xent.ts';
 import { logSoftmax, logSoftmaxReference, softmax } from '../src/ops/softmax.ts';
 import { compile } from '../src/plan/compile.ts';
-import { readSafetensors } from '../src/train/safetensors.ts';
 import { openTestGpu } from './gpu.ts';
 
 const gpu = await openTestGpu();
@@ -384,33 +381,5 @@ test('CTC refuses a blank outside the classes', () => {
   const g = new Graph(), lengths = g.input('n', [2], 'i32');
   failsWith(/ctc_loss: blank must be a class in 0 \.\. 4, got 5/, () => ctcLoss(g.input('x', [2, 9, 5]), g.input('t', [2, 3], 'i32'), lengths, lengths, { blank: 5 }));
 });
-
-const golden = '../shared/golden';
-const files = existsSync(golden) ? readdirSync(golden).filter((f) => Object.keys(cases).some((op) => f.startsWith(`${op}-`))) : [];
-if (!files.length) console.log(`skip: no PyTorch cases in ${golden}`);
-for (const file of files) {
-  test(`${file} gives PyTorch's numbers`, async () => {
-    const { metadata, tensors } = readSafetensors(readFileSync(`${golden}/${file}`), { origin: file });
-    const stored = (name: string): Tensor => ({ shape: tensors.get(name)!.shape, data: tensors.get(name)!.data as Floats });
-    const names = [...tensors.keys()].filter((n) => n.startsWith('in.')).map((n) => n.slice(3));
-    const { y, gradients, up } = await run(file, {
-      inputs: Object.fromEntries(names.map((n) => [n, { ...stored(`in.${n}`), grad: tensors.has(`grad.${n}`) }])),
-      build: (v) => {
-        const built = cases[metadata['op']!]!({
-          graph: Object.values(v)[0]!.graph, attrs: JSON.parse(metadata['attrs']!), has: (n) => n in v, input: (n) => v[n]!,
-          tensor: (n) => stored(`in.${n}`) as { shape: number[]; data: Floats },
-        })['y']!;
-        return 'value' in built ? built.value : built;
-      },
-      up: stored('up.y').data as Floats,
-    });
-    assert.is(up.length, y.length);
-    assert.ok(distance(y, stored('out.y').data) <= Number(metadata['tol']), `y is off by ${distance(y, stored('out.y').data)}`);
-    for (const [n, g] of Object.entries(gradients)) {
-      const off = distance(g, stored(`grad.${n}`).data);
-      assert.ok(off <= Number(metadata['grad_tol']), `gradient of ${n} is off by ${off}`);
-    }
-  });
-}
 
 test.run();

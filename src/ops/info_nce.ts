@@ -39,7 +39,7 @@ export function inverseNorms(adapter: AdapterProfile, a: Value, b: Value, rows: 
  * Inputs c, z, anchor, negatives, weights?. Outputs loss, accuracy, and for backward: logits [N, stride], per anchor (logsumexp, weight),
  * inverse norms of c and z, and what the sum of losses was divided by.
  */
-export const maskedInfoNCEOp = defineOp<InfoNCEAttrs>({
+export const maskedInfoNceOp = defineOp<InfoNCEAttrs>({
   name: 'masked_info_nce',
   shape([c, z, anchor, negatives, weights], { temperature }) {
     const fail = (why: string): never => { throw new MGFError('shape', `masked_info_nce: ${why}`); };
@@ -135,7 +135,7 @@ export const maskedInfoNCEOp = defineOp<InfoNCEAttrs>({
 export function maskedInfoNCE(
   c: Value, z: Value, anchor: Value, negatives: Value, options: { temperature?: number; weights?: Value | null } = {},
 ): [loss: Value, accuracy: Value] {
-  const outputs = c.graph.apply(maskedInfoNCEOp, [c, z, anchor, negatives, options.weights ?? null], { temperature: options.temperature ?? 0.1 });
+  const outputs = c.graph.apply(maskedInfoNceOp, [c, z, anchor, negatives, options.weights ?? null], { temperature: options.temperature ?? 0.1 });
   return [outputs[0]!, outputs[1]!];
 }
 
