@@ -3,11 +3,10 @@ import { MGFError } from '../errors.ts';
 import type { Value } from '../graph/graph.ts';
 import { kernel, type Dispatch } from '../graph/op.ts';
 import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
-import tileSource from '../../kernels/gemm_tile.wgsl';
-import { ceilDiv } from './launch.ts';
+import { gpuProduct } from './gemm-gpu.ts';
+import { ceilDiv, tiles } from './launch.ts';
 
 const SUBGROUP = kernel('gemm_subgroup', subgroupSource);
-const TILE = kernel('gemm_tile', tileSource);
 
 /**
  * C[z] = epilogue(alpha * sum over (k1, k2) of A[z] B[z]); see kernels/lib/gemm.wgsl for what the addresses mean. All strides and offsets in elements.
@@ -82,24 +81,27 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   if (g.bias) bind['bias'] = g.bias;
   if (g.pre) bind['pre'] = g.pre;
   if (g.residual) bind['residual'] = g.residual;
-  if (adapter.family === 'gpu') {
-    const { grid, blocks } = tiles(ceilDiv(g.n, 64), ceilDiv(g.m, 64), n0 * n1);
-    return { kernel: TILE, constants, bind, params: { ...params, m_blocks: blocks }, grid };
-  }
+  const product: Product = { gemm: g, params, constants, bind, batches: n0 * n1 };
+  return adapter.family === 'gpu' ? gpuProduct(adapter, product) : cpuProduct(adapter, product);
+}
+
+/** A matrix product as its kernels want it: only the tile is still to be chosen. */
+export interface Product {
+  readonly gemm: Gemm;
+  readonly params: Readonly<Record<string, number>>;
+  readonly constants: Readonly<Record<string, number>>;
+  readonly bind: Readonly<Record<string, Value>>;
+  readonly batches: number;
+}
+
+function cpuProduct(adapter: AdapterProfile, { gemm: g, params, constants, bind, batches }: Product): Dispatch {
   const width = adapter.subgroupSize;
   // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes). Fewer only where they pay for a variant of their own:
   // the narrow weight gradients of grouped convolutions. Element-wise stores mean odd shapes, which are small: the tile that compiles fastest.
   const most = width >= 8 ? 24 : 16;
-  const rows = !cVec ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
+  const rows = !constants['C_VEC'] ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
   // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
   const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0);
-  const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), n0 * n1);
+  const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), batches);
   return { kernel: SUBGROUP, bind, params: { ...params, tile_rows: rows, m_blocks: blocks }, constants: { ...constants, TM: rows, TAIL: Number(tail) }, grid };
-}
-
-/** Column tiles in x, row tiles in y; those over 65535 go on in z, with the batch. */
-function tiles(columns: number, rows: number, batch: number): { grid: [number, number, number]; blocks: number } {
-  const blocks = ceilDiv(rows, 65535), grid: [number, number, number] = [columns, Math.min(rows, 65535), batch * blocks];
-  if (grid.some((n) => n > 65535)) throw new MGFError('limit', `matrix product: a grid of ${grid.join(' x ')} tiles is over WebGPU's 65535; split the batch`);
-  return { grid, blocks };
 }

@@ -30,3 +30,10 @@ export function overRows(rows: number, adapter: AdapterProfile): { constants: { 
   }
   return { constants: { LANES: 64, WG: 64 }, grid: spread(rows) };
 }
+
+/** Column tiles in x, row tiles in y; those over 65535 go on in z, with the batch. */
+export function tiles(columns: number, rows: number, batch: number): { grid: [number, number, number]; blocks: number } {
+  const blocks = ceilDiv(rows, 65535), grid: [number, number, number] = [columns, Math.min(rows, 65535), batch * blocks];
+  if (grid.some((n) => n > 65535)) throw new MGFError('limit', `matrix product: a grid of ${grid.join(' x ')} tiles is over WebGPU's 65535; split the batch`);
+  return { grid, blocks };
+}
