@@ -25,6 +25,10 @@ export interface Dispatch {
   readonly params?: Readonly<Record<string, number | Scalar>>;
   /** Workgroups in x, y, z; each at most 65535. */
   readonly grid: readonly [number, number, number];
+  /** Names the variant where the op could take another one instead: what the self-test rejects and what tuning chooses. */
+  readonly variant?: string;
+  /** The key that `adapter.tuned` was asked with: dispatches of one key share the variant that was fastest. */
+  readonly choice?: string;
 }
 
 export interface Cost { readonly flops: number; readonly bytes: number }
