@@ -2,7 +2,7 @@ import { MGFError } from '../errors.ts';
 import { profileOf, satisfies, adapterName } from './adapter.ts';
 import type { AdapterInfo, AdapterPreference, AdapterProfile, AdapterProvider, AdapterSource } from './adapter.ts';
 
-export type { AdapterPreference, AdapterProfile, SoftwareAdapter } from './adapter.ts';
+export type { AdapterPreference, AdapterProfile, Precision, SoftwareAdapter } from './adapter.ts';
 
 export interface OpenGpuOptions {
   /** Used as given; `close()` leaves it alive, its owner destroys it. */

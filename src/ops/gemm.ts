@@ -40,6 +40,8 @@ export interface Gemm {
   /** 'gelu': C = gelu(x) and `pre` receives x. 'gelu-backward': C = x * gelu'(pre). `pre` has C's layout. */
   readonly activation?: 'gelu' | 'gelu-backward';
   readonly pre?: Value;
+  /** Multiplies f32 numbers even in a program of precision f16: for products whose operands f16 is too coarse or too narrow for. */
+  readonly exact?: boolean;
 }
 
 const UNBOUNDED = 0x7fffffff;

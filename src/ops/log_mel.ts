@@ -122,6 +122,8 @@ export const logMelOp = defineOp<Settings>({
       }, gemm(c.adapter, {
         mode: 'nt', a: folded, b: table, c: spectrum, m: frames, n: depth, k2: depth, batch: [4, 1],
         aZ: [depth, 0], aRow: 4 * depth, bZ: [depth * depth, 0], bRow: depth, cZ: [depth, 0], cRow: 4 * depth,
+        // The quiet bins of a frame lie far below its loud ones, and the logarithm shows them: f16 would fill them with rounding noise.
+        exact: true,
       }), {
         kernel: MEL, constants: sum.constants, grid: sum.grid, bind: { spectrum, filters, weights, mel }, params: { n: frames * nMels, first: first * nMels, mels: nMels, depth, floor },
       });

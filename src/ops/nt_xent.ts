@@ -19,6 +19,7 @@ function sizes(a: Spec) {
   return { n: 2 * B, P, VEC, rowParams: { rows: B, width: VEC ? P / 4 : P } };
 }
 
+// The products are exact: they are tiny, and g (up to 2 / (n temperature) times the loss scale) would be the first to overflow f16.
 /** Inputs a, b. Outputs the loss, and for backward: unit vectors u [2B, P], their inverse norms, logits [2B, 2B] and logsumexp [2B]. */
 export const ntXentOp = defineOp<{ temperature: number }>({
   name: 'nt_xent',
@@ -36,7 +37,7 @@ export const ntXentOp = defineOp<{ temperature: number }>({
     const units = overRows(n, c.adapter), rows = overRows(padded, c.adapter);
     return [
       { kernel: normaliseKernel, constants: { ...units.constants, VEC }, grid: units.grid, bind: { a, b, u, inverse }, params: rowParams },
-      gemm(c.adapter, { mode: 'nt', a: u, b: u, c: logits, m: n, n, k2: P, aRow: P, bRow: P, cRow: n, alpha: 1 / c.attrs.temperature }),
+      gemm(c.adapter, { mode: 'nt', a: u, b: u, c: logits, m: n, n, k2: P, aRow: P, bRow: P, cRow: n, alpha: 1 / c.attrs.temperature, exact: true }),
       { kernel: rowsKernel, constants: rows.constants, grid: rows.grid, bind: { logits, logsumexp, losses }, params: { n, rows: padded } },
       totals(c.adapter, losses, null, padded, n, 1, loss, c.temp([1])),
     ];
@@ -51,7 +52,7 @@ export const ntXentOp = defineOp<{ temperature: number }>({
         kernel: coefficientsKernel, constants: pairs.constants, grid: pairs.grid, bind: { logits, logsumexp, up: c.upstream(0)!, g },
         params: { n, scale: 1 / (n * c.attrs.temperature) },
       },
-      gemm(c.adapter, { mode: 'nn', a: g, b: u, c: du, m: n, n: P, k2: n, aRow: n, bRow: P, cRow: P }),
+      gemm(c.adapter, { mode: 'nn', a: g, b: u, c: du, m: n, n: P, k2: n, aRow: n, bRow: P, cRow: P, exact: true }),
       {
         kernel: normaliseBackwardKernel, constants: { ...rows.constants, VEC }, grid: rows.grid, params: rowParams,
         bind: { u, du, inverse, da: c.grad(0) ?? c.temp(a.shape), db: c.grad(1) ?? c.temp(a.shape) },

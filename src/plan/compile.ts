@@ -1,5 +1,6 @@
 import { MGFError } from '../errors.ts';
-import type { Gpu } from '../gpu/device.ts';
+import { atPrecision } from '../gpu/adapter.ts';
+import type { AdapterProfile, Gpu, Precision } from '../gpu/device.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
@@ -16,19 +17,22 @@ export interface CompileOptions {
   /** Storage owned by somebody else: parameters, moments, and the gradients that go straight into a flat buffer. */
   readonly place?: ReadonlyMap<Value, Region>;
   readonly label?: string;
+  /** What matrix products multiply. Default: f32. */
+  readonly precision?: Precision;
 }
 
 const isView = (x: Value | View): x is View => 'value' in x;
 
 /**
  * Turns a graph into a Program: prunes what no output needs, asks every op for its dispatches, plans memory by lifetime, compiles all kernels
- * in parallel and freezes bind groups. Errors: MGFError 'limit' (a tensor over the adapter's limits), 'kernel', 'out-of-memory', 'shape'.
+ * in parallel and freezes bind groups. Errors: MGFError 'limit' (a tensor over the adapter's limits), 'usage' (f16 where the device has none),
+ * 'kernel', 'out-of-memory', 'shape'.
  */
 export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = {}): Promise<Program> {
   const { outputs = {}, keep = {}, place = new Map<Value, Region>(), label = 'program' } = options;
   const results = [...Object.values(outputs), ...Object.values(keep)];
   const nodes = neededNodes(graph, [...results, ...place.keys()]);
-  const { dispatches, owners, temps } = collectDispatches(gpu, nodes);
+  const { dispatches, owners, temps } = collectDispatches(atPrecision(gpu.profile, options.precision), nodes);
   const roots = storageRoots(nodes);
   const root = (v: Value): Value => roots.get(v) ?? v;
 
@@ -139,7 +143,7 @@ function storageRoots(nodes: readonly Node[]): Map<Value, Value> {
   return roots;
 }
 
-function collectDispatches(gpu: Gpu, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[]; temps: Set<Value> } {
+function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[]; temps: Set<Value> } {
   const dispatches: Dispatch[] = [], owners: Node[] = [], temps = new Set<Value>();
   for (const node of nodes) {
     if (node.op.alias) continue;
@@ -148,13 +152,13 @@ function collectDispatches(gpu: Gpu, nodes: readonly Node[]): { dispatches: Disp
       temps.add(v);
       return v;
     };
-    for (const d of dispatchesOf(gpu, node, temp)) { dispatches.push(d); owners.push(node); }
+    for (const d of dispatchesOf(adapter, node, temp)) { dispatches.push(d); owners.push(node); }
   }
   return { dispatches, owners, temps };
 }
 
-function dispatchesOf(gpu: Gpu, node: Node, temp: (shape: Shape, dtype?: DType) => Value): Dispatch[] {
-  const { op, attrs, inputs, outputs } = node, adapter = gpu.profile;
+function dispatchesOf(adapter: AdapterProfile, node: Node, temp: (shape: Shape, dtype?: DType) => Value): Dispatch[] {
+  const { op, attrs, inputs, outputs } = node;
   if (node.phase === 'forward') {
     const input = (i: number): Value => {
       const v = inputs[i];
