@@ -1,4 +1,5 @@
-// sum = keep * sum + x over vec4s, in place: gradients of micro-batches; keep is 0 for the first of them. Grid: one invocation per vec4. Any adapter.
+// sum = keep * sum + x over vec4s, in place: gradients of micro-batches; keep is 0 for the first of them, and then the old sum counts for nothing even
+// where it is infinite (the step before overflowed). Grid: one invocation per vec4. Any adapter.
 #include "lib/invocation.wgsl"
 struct P { n: u32, keep: f32 }
 @group(0) @binding(0) var<storage, read_write> sum: array<vec4f>;
@@ -9,5 +10,5 @@ struct P { n: u32, keep: f32 }
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) local: u32) {
   let i = invocation(wg, local);
   if (i >= p.n) { return; }
-  sum[i] = fma(vec4f(p.keep), sum[i], x[i]);
+  sum[i] = select(fma(vec4f(p.keep), sum[i], x[i]), x[i], p.keep == 0.0);
 }

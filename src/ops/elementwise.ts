@@ -52,7 +52,7 @@ export const scale = (x: Value, factor: number | Scalar): Value => x.graph.apply
 /** x * the per-step scalar of that name. */
 export const scaleByScalar = (x: Value, name: string): Value => scale(x, scalar(name));
 
-export const fillOp = defineOp<{ value: number }>({
+export const fillOp = defineOp<{ value: number | Scalar }>({
   name: 'fill',
   shape: ([like]) => [{ shape: like!.shape, dtype: 'f32' }],
   forward: (c) => [elementwise('fill', c.outputs[0]!, null, null, c.attrs.value)],
@@ -62,8 +62,8 @@ export const fillOp = defineOp<{ value: number }>({
   cost: ([x]) => ({ flops: 0, bytes: 4 * elements(x!.shape) }),
 });
 
-/** A tensor of x's shape, every element `value`. */
-export const fillLike = (x: Value, value: number): Value => x.graph.apply(fillOp, [x], { value })[0]!;
+/** A tensor of x's shape, every element `value`: a number or a per-step scalar. */
+export const fillLike = (x: Value, value: number | Scalar): Value => x.graph.apply(fillOp, [x], { value })[0]!;
 
 export const reshapeOp = defineOp<{ shape: Shape }>({
   name: 'reshape',

@@ -1,15 +1,17 @@
 import { MGFError } from '../errors.ts';
 import { backpropagate } from '../graph/autograd.ts';
 import { elements, formatShape, type Value } from '../graph/graph.ts';
+import type { Scalar } from '../graph/op.ts';
 import { add, fillLike, scale } from './elementwise.ts';
 
 /**
  * Gradients of the scalar `loss` with respect to each target, in their order; nodes are appended to the loss's graph.
+ * `seed`: what they are multiplied by, a number or a per-step scalar (a loss scale).
  * Throws MGFError('shape') when the loss is no scalar, a target does not influence it, or the path has an op without a gradient.
  */
-export function grad(loss: Value, targets: readonly Value[]): Value[] {
+export function grad(loss: Value, targets: readonly Value[], seed: number | Scalar = 1): Value[] {
   if (elements(loss.shape) !== 1) throw new MGFError('shape', `grad: the loss must be a scalar, "${loss.name}" has shape ${formatShape(loss.shape)}`);
-  return vectorJacobianProduct(new Map([[loss, fillLike(loss, 1)]]), targets);
+  return vectorJacobianProduct(new Map([[loss, fillLike(loss, seed)]]), targets);
 }
 
 /** Gradients of the sum of seed * output (same shapes) with respect to each target. Throws as `grad`. */

@@ -19,8 +19,10 @@ function sizes(a: Spec) {
   return { n: 2 * B, P, VEC, rowParams: { rows: B, width: VEC ? P / 4 : P } };
 }
 
-// The products are exact: they are tiny, and g (up to 2 / (n temperature) times the loss scale) would be the first to overflow f16.
-/** Inputs a, b. Outputs the loss, and for backward: unit vectors u [2B, P], their inverse norms, logits [2B, 2B] and logsumexp [2B]. */
+/**
+ * Inputs a, b. Outputs the loss, and for backward: unit vectors u [2B, P], their inverse norms, logits [2B, 2B] and logsumexp [2B].
+ * Its products are exact: they are tiny, and g (up to 2 / (n temperature) times the loss scale) would be the first to overflow f16.
+ */
 export const ntXentOp = defineOp<{ temperature: number }>({
   name: 'nt_xent',
   shape([a, b], { temperature }) {

@@ -1,6 +1,6 @@
 import { MGFError } from '../errors.ts';
 import { elements, f32, formatShape, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch } from '../graph/op.ts';
+import { defineOp, kernel, type Dispatch, type Scalar } from '../graph/op.ts';
 import { ceilDiv, overElements, overRows } from '../ops/launch.ts';
 import { overItems } from '../ops/reduce.ts';
 import coefficientSource from '../../kernels/clip_coefficient.wgsl';
@@ -50,21 +50,33 @@ export const gradNorm = (gradients: Value | readonly Value[], options: NormAttrs
   return list[0]!.graph.apply(gradNormOp, list, options)[0]!;
 };
 
-export const clipCoefficientOp = defineOp<{ maxNorm: number }>({
+interface ClipAttrs {
+  maxNorm: number;
+  /** 1 / what the gradients were multiplied by (a loss scale); default 1. A reciprocal because GPUs need not divide exactly. */
+  unscale?: number | Scalar;
+}
+
+export const clipCoefficientOp = defineOp<ClipAttrs>({
   name: 'clip_coefficient',
   shape([norm]) {
     if (elements(norm!.shape) !== 1) throw new MGFError('shape', `clip_coefficient: the norm must be one number, got ${formatShape(norm!.shape)}`);
     return [f32(1)];
   },
-  forward: (c) => [{ kernel: COEFFICIENT, grid: [1, 1, 1], bind: { norm: c.input(0), coefficient: c.outputs[0]! }, params: { max_norm: c.attrs.maxNorm } }],
+  forward: (c) => [{
+    kernel: COEFFICIENT, grid: [1, 1, 1], bind: { norm: c.input(0), coefficient: c.outputs[0]! }, params: { max_norm: c.attrs.maxNorm, unscale: c.attrs.unscale ?? 1 },
+  }],
   saves: { inputs: [], outputs: [] },
   differentiable: [],
   backward: null,
-  cost: () => ({ flops: 3, bytes: 8 }),
+  cost: () => ({ flops: 5, bytes: 8 }),
 });
 
-/** min(1, maxNorm / (norm + 1e-6)), as PyTorch's clip_grad_norm_; -1 when the norm is not finite, which makes `adamw` skip the step. [1] -> [1]. */
-export const clipCoefficient = (norm: Value, maxNorm: number): Value => norm.graph.apply(clipCoefficientOp, [norm], { maxNorm })[0]!;
+/**
+ * min(1, maxNorm / (norm + 1e-6)), as PyTorch's clip_grad_norm_; -1 when the norm is not finite, which makes `adamw` skip the step. [1] -> [1].
+ * `unscale`: the gradients, and with them `norm`, are 1 / unscale times too large (a loss scale); the coefficient clips their true norm and undoes that.
+ */
+export const clipCoefficient = (norm: Value, maxNorm: number, options: Pick<ClipAttrs, 'unscale'> = {}): Value =>
+  norm.graph.apply(clipCoefficientOp, [norm], { maxNorm, ...options })[0]!;
 
 export const scaleByOp = defineOp<Record<never, never>>({
   name: 'scale_by',
