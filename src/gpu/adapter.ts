@@ -31,6 +31,12 @@ export interface AdapterProfile {
   software?: SoftwareAdapter;
   /** What a program's matrix products multiply; set by `compile` for the program that it builds. Default: f32. */
   precision?: Precision;
+  /** Kernel variants (`Dispatch.variant`) that ops must not take, such as those that computed wrongly on this device. */
+  rejected?: ReadonlySet<string>;
+  /** The variant that was fastest on this adapter for a key (`Dispatch.choice`); undefined where nothing was measured. */
+  tuned?: (key: string) => string | undefined;
+  /** Variants are taken without a test: for a device that compiles but runs nothing, such as Dawn's null backend. */
+  untested?: boolean;
 }
 
 /** One way to a GPUAdapter: an implementation of WebGPU and the options to ask it with. */

@@ -15,6 +15,8 @@ export interface OpenGpuOptions {
   prefer?: AdapterPreference;
   /** False leaves out `timestamp-query`, which is otherwise requested where offered. */
   timestamps?: boolean;
+  /** Told what a user should know, in a sentence, such as a kernel that this adapter computes wrongly. Default: console.warn. */
+  onNote?: (note: string) => void;
 }
 
 /** An opened device with what the engine knows about it. */
@@ -28,6 +30,8 @@ export interface Gpu {
    * A lost device is told each time (code `device-lost`). Errors arrive with the device's answers: look after awaiting one.
    */
   failure(): MGFError | null;
+  /** Tells the user something, through `onNote` of `openGpu`. */
+  note(text: string): void;
   /** Runs `run` with `label` as the name of the operation in flight; errors of the calls it makes before returning carry that label. */
   scope<T>(label: string, run: () => T): T;
   /** Destroys the device (unless the caller brought it), so that the process can exit. */
@@ -57,7 +61,7 @@ export function addAdapterProvider(provider: AdapterProvider): void {
 export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   if (options.device) {
     const info = (options.device as { adapterInfo?: AdapterInfo }).adapterInfo ?? {};
-    return wrap(options.device, profileOf(info, options.device, "the caller's device"), false);
+    return wrap(options.device, profileOf(info, options.device, "the caller's device"), false, options.onNote);
   }
   const { adapter, runtime } = await findAdapter(options);
   const wanted = options.timestamps === false ? optionalFeatures : [...optionalFeatures, 'timestamp-query'];
@@ -76,7 +80,7 @@ export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   } catch (cause) {
     throw new MGFError('no-adapter', `adapter ${adapterName(adapter.info)} gave no device: ${(cause as Error).message}`, { cause });
   }
-  return wrap(device, profileOf(adapter.info, device, runtime), true);
+  return wrap(device, profileOf(adapter.info, device, runtime), true, options.onNote);
 }
 
 async function findAdapter(options: OpenGpuOptions): Promise<AdapterSource> {
@@ -145,7 +149,7 @@ function oneLine(message: string): string {
   return message.split('\n').map((line) => line.trim()).filter((line) => line !== '' && !/^at .*\(.*\)$/.test(line)).join(' ');
 }
 
-function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean): Gpu {
+function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean, note: (text: string) => void = console.warn): Gpu {
   let label = 'an operation outside any scope';
   let pending: MGFError | null = null;
   let loss: MGFError | null = null;
@@ -172,7 +176,7 @@ function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean): Gpu {
   });
 
   return {
-    device, profile, lost,
+    device, profile, lost, note,
     failure() {
       if (loss) return loss;
       const error = pending;
