@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { MGFError } from '../errors.ts';
+import type { Precision } from '../gpu/device.ts';
 
 export type Scale = 'sample' | 'frame' | 'phoneme' | 'sentence';
 export const SCALES: readonly Scale[] = ['sample', 'frame', 'phoneme', 'sentence'];
@@ -79,6 +80,8 @@ export interface TrainConfig {
   weight_decay: number;
   /** The gradient's global norm is clipped to this. */
   max_grad_norm: number;
+  /** What matrix products multiply. f16 comes with a loss scale that follows the gradients' range; weights and moments stay f32. */
+  precision: Precision;
   /** Steps between lines of the log, and between checkpoints. */
   log_every: number;
   checkpoint_every: number;
@@ -160,6 +163,7 @@ const trainSchema = v.object({
   eps: positive(),
   weight_decay: nonNegative(),
   max_grad_norm: positive(),
+  precision: oneOf('f32', 'f16'),
   log_every: integer(1, Number.MAX_SAFE_INTEGER),
   checkpoint_every: integer(1, Number.MAX_SAFE_INTEGER),
   keep_last: integer(1),
@@ -207,6 +211,7 @@ export const TRAIN_DEFAULTS: Readonly<TrainConfig> = {
   eps: 1e-6,
   weight_decay: 0.01,
   max_grad_norm: 5,
+  precision: 'f32',
   log_every: 10,
   checkpoint_every: 500,
   keep_last: 2,

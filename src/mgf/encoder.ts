@@ -1,6 +1,7 @@
 import { normaliseCrop, RECEPTIVE_FIELD } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
-import type { Gpu } from '../gpu/device.ts';
+import { atPrecision } from '../gpu/adapter.ts';
+import type { Gpu, Precision } from '../gpu/device.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { Weights } from '../nn/weights.ts';
 import { logMelPairs } from '../ops/log_mel.ts';
@@ -17,6 +18,11 @@ const LENGTH_STEP = 3200;
 /** Programs of different shapes kept compiled. */
 const PROGRAMS = 8;
 
+export interface EncoderOptions {
+  /** What matrix products multiply. Default: f32. */
+  readonly precision?: Precision;
+}
+
 /** Embeddings of one clip. */
 export interface ClipFeatures {
   /** Frame t covers samples [320 t, 320 t + 400). */
@@ -30,27 +36,33 @@ export class Encoder {
   readonly config: MGFConfig;
   readonly #gpu: Gpu;
   readonly #store: ParameterStore;
+  readonly #options: EncoderOptions;
   readonly #programs = new Map<string, Promise<Program>>();
 
-  private constructor(gpu: Gpu, config: MGFConfig, store: ParameterStore) {
+  private constructor(gpu: Gpu, config: MGFConfig, store: ParameterStore, options: EncoderOptions) {
     this.#gpu = gpu;
     this.config = config;
     this.#store = store;
+    this.#options = options;
   }
 
-  /** From checkpoint tensors by name (wav2vec 2.0's names, PyTorch layouts; heads and other extras are ignored). Throws MGFError 'checkpoint'. */
-  static async create(gpu: Gpu, config: MGFConfig, parameters: ReadonlyMap<string, HostTensor>): Promise<Encoder> {
+  /**
+   * From checkpoint tensors by name (wav2vec 2.0's names, PyTorch layouts; heads and other extras are ignored).
+   * Throws MGFError 'checkpoint', and 'usage' for precision f16 where the device has none.
+   */
+  static async create(gpu: Gpu, config: MGFConfig, parameters: ReadonlyMap<string, HostTensor>, options: EncoderOptions = {}): Promise<Encoder> {
+    atPrecision(gpu.profile, options.precision);
     const store = new ParameterStore(gpu, mgfParameters(config, []), 'inference');
     // Only pre-training reads the mask vector, and some published checkpoints leave it out.
     store.load(wav2vec2Names(parameters), 'values', (name) => name === 'masked_spec_embed');
-    return new Encoder(gpu, config, store);
+    return new Encoder(gpu, config, store, options);
   }
 
   /** With random weights: the baseline that features are compared with. */
   static async random(gpu: Gpu, config: MGFConfig, seed: number): Promise<Encoder> {
     const parameters = mgfParameters(config, []), store = new ParameterStore(gpu, parameters, 'inference');
     store.load(initialValues(parameters, seed));
-    return new Encoder(gpu, config, store);
+    return new Encoder(gpu, config, store, {});
   }
 
   /** n: hidden states are 0 (input of the first layer) to n (output of the last). */
@@ -127,7 +139,7 @@ export class Encoder {
       ? logMelPairs(wave, { nMels: config.n_mels, frames: T, melFrames: ragged ? graph.input('mel_frames', [R], 'i32') : null, frameMask }).features
       : null;
     const { states } = encoder(config, new Weights(parameters), { wave, mel, frameMask, spanMask: null }, false);
-    return compile(this.#gpu, graph, { place, keep: Object.fromEntries(layers.map((l) => [`layer ${l}`, states[l]!])), label: 'encoder' });
+    return compile(this.#gpu, graph, { place, keep: Object.fromEntries(layers.map((l) => [`layer ${l}`, states[l]!])), label: 'encoder', ...this.#options });
   }
 
   destroy(): void {

@@ -3,6 +3,7 @@ import type { Batch } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { Graph, type Value } from '../graph/graph.ts';
+import { scalar } from '../graph/op.ts';
 import { grad } from '../ops/grad.ts';
 import { accumulate } from '../optim/accumulate.ts';
 import { adamw, biasCorrections } from '../optim/adamw.ts';
@@ -70,7 +71,7 @@ export class Pretrainer {
     this.anchorCapacity = shape.N;
   }
 
-  /** Compiles the training step. Throws MGFError 'config' without an active loss, 'limit' or 'out-of-memory' where the batch is too large, 'checkpoint' for a state of another configuration. */
+  /** Compiles the training step. Throws MGFError 'config' without an active loss, 'usage' for precision f16 where the device has none, 'limit' or 'out-of-memory' where the batch is too large, 'checkpoint' for a state of another configuration. */
   static async create(gpu: Gpu, run: RunConfig, options: PretrainerOptions = {}): Promise<Pretrainer> {
     const { mgf, train } = run, scales = activeScales(mgf);
     if (!scales.length) throw new MGFError('config', 'every loss has weight 0, so there is nothing to train; give loss_weights.sample, frame, phoneme or sentence a weight above 0');
@@ -106,12 +107,13 @@ export class Pretrainer {
   /**
    * One optimiser update from `accumulation` micro-batches, whose gradients add up to those of the whole batch: the phoneme loss is a mean over all
    * masked frames, the others are means over rows. (The sentence scale's negatives come from the micro-batch.) `step` counts updates from 0.
-   * Steps may be issued before earlier ones have resolved.
+   * Steps may be issued before earlier ones have resolved. `lossScale` (a power of two, default 1): what the loss is multiplied by on its way back, so that
+   * small gradients survive f16; neither parameters nor `gradNorm` show it, except that too large a scale overflows and the step is skipped.
    */
-  async step(batches: readonly Batch[], at: { readonly step: number; readonly learningRate: number }): Promise<StepMetrics> {
-    const { mgf, train } = this.#run;
+  async step(batches: readonly Batch[], at: { readonly step: number; readonly learningRate: number; readonly lossScale?: number }): Promise<StepMetrics> {
+    const { mgf, train } = this.#run, lossScale = at.lossScale ?? 1;
     if (batches.length !== train.accumulation) throw new MGFError('shape', `a step takes ${train.accumulation} micro-batches, got ${batches.length}`);
-    const optimiser = { lr: at.learningRate, ...biasCorrections(at.step + 1, train.betas) };
+    const optimiser = { lr: at.learningRate, ...biasCorrections(at.step + 1, train.betas), [LOSS_SCALE]: lossScale, [LOSS_UNSCALE]: 1 / lossScale };
     const maskedFrames = batches.reduce((sum, b) => sum + b.maskedFrames, 0);
     const shares = batches.map((b) => ({ phoneme: b.maskedFrames / Math.max(1, maskedFrames), others: 1 / batches.length }));
     const results = batches.map((batch, i) => {
@@ -120,7 +122,7 @@ export class Pretrainer {
       return this.#step.step(batchInputs(batch), { ...weights, ...optimiser, ...this.#random(at.step * batches.length + i), keep: Number(i > 0) });
     });
     const update = this.#update?.step({}, optimiser);
-    const outputs = await Promise.all(results), norm = (await update ?? outputs[0]!)['gradNorm']![0]!;
+    const outputs = await Promise.all(results), norm = (await update ?? outputs[0]!)['gradNorm']![0]! / lossScale;
     const mean = (name: string, share: 'phoneme' | 'others'): number => outputs.reduce((sum, o, i) => sum + (o[name] ? o[name][0]! * shares[i]![share] : NaN), 0);
     return {
       sample: mean('sample', 'others'), frame: mean('frame', 'others'), phoneme: mean('phoneme', 'phoneme'), sentence: mean('sentence', 'others'),
@@ -173,7 +175,7 @@ export class Pretrainer {
     const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false);
     const { network, reconstruction, predictedLogMel, logMelTarget } = built;
     return compile(this.#gpu, built.graph, {
-      place, label: 'evaluation',
+      place, label: 'evaluation', precision: this.#run.train.precision,
       keep: {
         z: network.z, context: network.states.at(-1)!, log_mel_target: logMelTarget,
         ...(reconstruction && { reconstruction }), ...(predictedLogMel && { predicted_log_mel: predictedLogMel }),
@@ -202,12 +204,15 @@ function flat(store: ParameterStore, graph: Graph, name: StoreBuffer, place: Map
   return value;
 }
 
-/** Norm, clipping and AdamW over the flat buffers; the norm is the only result. */
+/** Per-step scalars: what the gradients are multiplied by, and what undoes it. */
+const LOSS_SCALE = 'loss_scale', LOSS_UNSCALE = 'loss_unscale';
+
+/** Norm, clipping and AdamW over the flat buffers of scaled gradients; their norm is the only result. */
 function optimise(train: TrainConfig, store: ParameterStore, graph: Graph, gradients: Value, place: Map<Value, Region>): Value {
   return graph.scope('optimiser', () => {
     const norm = gradNorm(gradients), { betas, eps, weight_decay: weightDecay } = train;
     adamw(flat(store, graph, 'values', place), gradients, flat(store, graph, 'expAvg', place), flat(store, graph, 'expAvgSq', place),
-      { betas, eps, weightDecay, decayCount: store.decayed }, clipCoefficient(norm, train.max_grad_norm));
+      { betas, eps, weightDecay, decayCount: store.decayed }, clipCoefficient(norm, train.max_grad_norm, { unscale: scalar(LOSS_UNSCALE) }));
     return norm;
   });
 }
@@ -219,12 +224,12 @@ async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: 
   const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true);
   // A parameter that the active losses do not reach (the mask vector without masks) has no gradient: its part of the buffer stays 0.
   const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
-  grad(built.total, trained.map(([, value]) => value)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
+  grad(built.total, trained.map(([, value]) => value), scalar(LOSS_SCALE)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
   const gradients = flat(store, built.graph, 'gradients', place);
   const outputs: Record<string, Value> = { ...built.losses, total: built.total, ...(built.accuracy && { accuracy: built.accuracy }) };
   if (micro) built.graph.scope('optimiser', () => accumulate(flat(store, built.graph, 'accumulated', place), gradients));
   else outputs['gradNorm'] = optimise(run.train, store, built.graph, gradients, place);
-  return compile(gpu, built.graph, { place, outputs, label: 'pretraining step' });
+  return compile(gpu, built.graph, { place, outputs, label: 'pretraining step', precision: run.train.precision });
 }
 
 async function compileUpdate(gpu: Gpu, train: TrainConfig, store: ParameterStore): Promise<Program> {

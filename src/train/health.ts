@@ -9,7 +9,7 @@ export function chanceLevels({ num_negatives }: Pick<MGFConfig, 'num_negatives'>
   return { sample: 0.57, frame: 0.82, phoneme: Math.log(num_negatives + 1), sentence: Math.log(2 * utterancesPerBatch - 1), accuracy: 1 / (num_negatives + 1) };
 }
 
-export type AlarmKind = 'non-finite' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut';
+export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut';
 
 export interface Alarm {
   kind: AlarmKind;
@@ -31,11 +31,23 @@ export interface StepHealth {
   effectiveRank?: { z?: number; context?: number };
 }
 
+/** A step that was left out because its gradient was not finite. */
+export interface SkippedStep {
+  step: number;
+  /** Weighted total loss. */
+  total: number;
+  gradNorm: number;
+  /** With precision f16, the loss scale after the step. */
+  lossScale?: number | undefined;
+}
+
 export interface HealthOptions {
   config: Pick<MGFConfig, 'num_negatives' | 'conv_dim' | 'hidden_size' | 'loss_weights'>;
   utterancesPerBatch: number;
   /** Steps of warm-up; collapse and rank are judged after it. */
   warmupSteps: number;
+  /** Steps that were left out in earlier sittings of the run. */
+  skippedSteps?: number;
 }
 
 /** A phoneme loss this near to ln(K+1), for this many steps, is a constant: real batches scatter far more. */
@@ -50,6 +62,9 @@ const SHORTCUT = { part: 0.05, steps: 500 };
 /** Watches a run for the known ways in which it goes wrong; each alarm is raised once. */
 export class HealthMonitor {
   readonly raised: Alarm[] = [];
+  /** Steps that were left out, in all and since the last one that was not. */
+  skippedSteps: number;
+  skippedInARow = 0;
   readonly #options: HealthOptions;
   #collapsed = 0;
   #leaking = 0;
@@ -57,16 +72,36 @@ export class HealthMonitor {
 
   constructor(options: HealthOptions) {
     this.#options = options;
+    this.skippedSteps = options.skippedSteps ?? 0;
   }
 
   /** Takes one step in; returns the alarms that it raises, mostly none. */
   observe(health: StepHealth): Alarm[] {
     const before = this.raised.length;
+    this.skippedInARow = 0;
     this.#nonFinite(health);
     this.#collapse(health);
     this.#leak(health);
     this.#rank(health);
     this.#channelShortcut(health);
+    return this.raised.slice(before);
+  }
+
+  /** Takes in a step that was left out; returns the alarms that it raises. That a gradient overflows f16 now and then is how its loss scale is found. */
+  observeSkipped({ step, total, gradNorm, lossScale }: SkippedStep): Alarm[] {
+    const before = this.raised.length;
+    this.skippedSteps++;
+    this.skippedInARow++;
+    if (lossScale === undefined) {
+      this.#raise('non-finite', step, `At step ${step} the gradient is not finite (norm ${gradNorm}): this update is left out, as will be any other like it. `
+        + 'If that happens often, resume from the last checkpoint with a lower learning rate.');
+    } else if (!Number.isFinite(total)) {
+      this.#raise('non-finite', step, `At step ${step} the loss is ${total}, which no loss scale mends: this update is left out, as will be any other like it. `
+        + 'If that happens often, resume from the last checkpoint with precision f32, or with a lower learning rate.');
+    } else if (lossScale < 1) {
+      this.#raise('loss-scale', step, `At step ${step} the loss scale fell to ${lossScale}: gradients overflow half precision even unscaled. `
+        + 'Resume from the last checkpoint with precision f32, or with a lower learning rate.');
+    }
     return this.raised.slice(before);
   }
 

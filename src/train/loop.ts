@@ -3,23 +3,26 @@ import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { createLoader } from '../audio/loader.ts';
 import { MGFError } from '../errors.ts';
+import { atPrecision } from '../gpu/adapter.ts';
 import { assertSameConfig, checkRunConfig, SCALES } from '../mgf/config.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
 import { CheckpointStore, decodeState, encodeState, loadCheckpoint, writeFileAtomically } from './checkpoint.ts';
 import { effectiveRank, HealthMonitor } from './health.ts';
 import { JsonlLog, TensorBoardWriter } from './logs.ts';
+import { LossScaler } from './loss-scale.ts';
 import { startedScales, Meters } from './meters.ts';
 import { learningRate, progressRate, runProgress } from './schedule.ts';
 import type { SkippedClip } from '../audio/clips.ts';
 import type { Loader, LoaderOptions } from '../audio/loader.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { Batch } from '../audio/source.ts';
-import type { Gpu } from '../gpu/device.ts';
+import type { Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig, Scale, TrainConfig } from '../mgf/config.ts';
 import type { MomentState, StepMetrics } from '../mgf/pretrainer.ts';
 import type { TrainingState } from './checkpoint.ts';
-import type { Alarm, HealthOptions } from './health.ts';
+import type { Alarm, HealthOptions, SkippedStep } from './health.ts';
 import type { LogRecord, ProgressState } from './logs.ts';
+import type { LossScaleState } from './loss-scale.ts';
 import type { MeterState } from './meters.ts';
 
 /** What the loop needs of a `Pretrainer`. */
@@ -45,6 +48,8 @@ export interface PretrainStart {
   info: Pretrainer['info'];
   rows: number;
   cropSeconds: number;
+  /** What matrix products multiply here; f32 on adapters that gain nothing from the f16 that was asked for. */
+  precision: Precision;
 }
 
 export interface PretrainHooks {
@@ -122,6 +127,8 @@ interface LoopState {
   name?: string;
   meters: MeterState;
   skippedSteps: number;
+  /** With precision f16. */
+  lossScale?: LossScaleState;
   data: { clips: number; digest: string };
 }
 
@@ -168,12 +175,13 @@ export async function checkRunFolder(out: string, resume?: ResumePoint): Promise
  * Pre-trains until the schedule ends or `signal` aborts. A run of a given seed repeats bit for bit on one adapter, and one that was interrupted
  * at any checkpoint goes on exactly as if it had not been (with a budget in minutes, the learning rate follows the clock and differs).
  * @throws MGFError `checkpoint` when `out` holds another run or the checkpoint another configuration; `data` when too little audio is usable;
- * `io` when the disk is full (older checkpoints stay intact); `device-lost` with the step to resume from; what the device and the model throw.
+ * `usage` for precision f16 where the device has none; `io` when the disk is full (older checkpoints stay intact); `device-lost` with the step to resume from; what the device and the model throw.
  */
 export async function pretrain(options: PretrainOptions): Promise<PretrainResult> {
   const { gpu, run, out, resume, hooks = {}, createModel = Pretrainer.create, openLoader = createLoader } = options;
   const { mgf, train } = run, called = performance.now(), startup = { scan: 0, compile: 0, firstStep: 0 };
   checkRunConfig(run, 'The configuration');
+  const precision = atPrecision(gpu.profile, train.precision).precision ?? 'f32';
   if (resume) {
     const fixed = (t: TrainConfig) => Object.fromEntries(FIXED.map((key) => [key, t[key]]));
     assertSameConfig({ ...resume.state.config.mgf, ...fixed(resume.state.config.train) }, { ...mgf, ...fixed(train) }, { origin: resume.path });
@@ -192,7 +200,7 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
     const state = resume && { parameters: resume.state.parameters, expAvg: resume.state.expAvg, expAvgSq: resume.state.expAvgSq };
     model = await createModel(gpu, run, state ? { state } : {}).catch((error: unknown) => { throw explainSize(error, run); });
     startup.compile = (performance.now() - called) / 1000 - startup.scan;
-    return await new Sitting(options, loader, model, data, { called, startup }).run();
+    return await new Sitting(options, loader, model, data, { called, startup }, precision).run();
   } finally {
     model?.destroy();
     await loader.close();
@@ -229,6 +237,7 @@ interface Issued {
   step: number;
   batch: Batch;
   learningRate: number;
+  lossScale: number;
   metrics: Promise<StepMetrics>;
 }
 
@@ -240,6 +249,8 @@ class Sitting {
   readonly #meters = new Meters();
   readonly #health: HealthMonitor;
   readonly #healthOptions: HealthOptions;
+  /** With precision f16. */
+  readonly #scaler: LossScaler | undefined;
   readonly #alarms: Alarm[] = [];
   readonly #log: JsonlLog;
   readonly #board: TensorBoardWriter;
@@ -249,8 +260,6 @@ class Sitting {
   readonly #elapsedBefore: number;
   #started = 0;
   #firstDone = 0;
-  #skippedSteps: number;
-  #skippedInARow = 0;
   #saved: { path: string; step: number } | undefined;
   #savedAt = 0;
   #settledAt: number[] = [];
@@ -259,6 +268,7 @@ class Sitting {
   constructor(
     options: PretrainOptions, private readonly loader: Loader, private readonly model: TrainableModel, private readonly data: DataSummary,
     private readonly clock: { called: number; startup: PretrainResult['startup'] },
+    private readonly precision: Precision,
   ) {
     const { run: { mgf, train }, out, resume } = options;
     this.#options = options;
@@ -268,12 +278,13 @@ class Sitting {
       config: mgf, utterancesPerBatch: train.utterances_per_batch,
       // A run by the clock finds out when its warm-up ends.
       warmupSteps: train.minutes === null ? Math.round(train.warmup * train.steps) : Infinity,
+      skippedSteps: resume?.loop?.skippedSteps ?? 0,
     };
     this.#health = new HealthMonitor(this.#healthOptions);
     this.#step = resume?.state.step ?? 0;
     this.#audioSeconds = resume?.state.audioSeconds ?? 0;
     this.#elapsedBefore = resume?.state.elapsedSeconds ?? 0;
-    this.#skippedSteps = resume?.loop?.skippedSteps ?? 0;
+    if (precision === 'f16') this.#scaler = new LossScaler({ step: this.#step, state: resume?.loop?.lossScale, ...(resume && { origin: resume.path }) });
     if (resume) {
       if (resolve(dirname(resume.path)) === resolve(out)) this.#saved = { path: resume.path, step: this.#step };
       if (resume.loop) this.#meters.restore(resume.loop.meters, resume.path);
@@ -287,6 +298,7 @@ class Sitting {
     const { gpu, run: { train }, resume } = this.#options, { model, data } = this;
     this.#hooks.onStart?.({
       adapter: gpu.profile.name, parameters: model.info.parameters, data, step: this.#step, info: model.info, rows: model.rows, cropSeconds: train.crop_seconds,
+      precision: this.precision,
     });
     const before = resume?.loop?.data, now = this.#dataState();
     if (before && (before.digest !== now.digest || before.clips !== now.clips)) {
@@ -343,15 +355,16 @@ class Sitting {
     const progress = runProgress(train, step, this.#elapsed);
     const rate = minutes === null ? learningRate(step, steps, peak, warmup) : progressRate(progress, peak, warmup);
     if (minutes !== null && progress >= warmup) this.#healthOptions.warmupSteps = Math.min(this.#healthOptions.warmupSteps, step);
-    const metrics = this.model.step(batches, { step, learningRate: rate });
+    const lossScale = this.#scaler?.at(step) ?? 1, metrics = this.model.step(batches, { step, learningRate: rate, lossScale });
     // Whoever awaits it sees the failure; a step that is never awaited, because the one before failed, must not end the process.
     metrics.catch(() => undefined);
-    return { step, batch: batches[0]!, learningRate: rate, metrics };
+    return { step, batch: batches[0]!, learningRate: rate, lossScale, metrics };
   }
 
   /** Waits for a step and tells of it. */
-  async #settle({ step: before, batch, learningRate: rate, metrics: promise }: Issued): Promise<void> {
-    const metrics = await promise;
+  async #settle(issued: Issued): Promise<void> {
+    const { step: before, batch, learningRate: rate, lossScale } = issued, metrics = await issued.metrics;
+    const nextScale = this.#scaler?.observe(lossScale, metrics.skipped);
     const { run: { mgf, train } } = this.#options, step = before + 1, audio = this.model.rows * train.crop_seconds * train.accumulation;
     this.#step = step;
     this.#lastBatch = batch;
@@ -365,9 +378,8 @@ class Sitting {
     if (this.#settledAt.length > RATE_STEPS + 1) this.#settledAt.shift();
     const active = startedScales(mgf, before), losses = Object.fromEntries(active.map((s) => [s, metrics[s]]));
     const phoneme = active.includes('phoneme') ? { accuracy: metrics.accuracy } : {};
-    if (metrics.skipped) this.#skip(step, metrics.gradNorm);
+    if (metrics.skipped) this.#skip({ step, total: metrics.total, gradNorm: metrics.gradNorm, lossScale: nextScale });
     else {
-      this.#skippedInARow = 0;
       this.#meters.add(metrics, startedScales(mgf, Infinity).length === active.length);
       const ranks = step % RANK_EVERY === 0 ? await this.#ranks(batch) : undefined;
       if (ranks) this.#write({ step, rank_z: ranks.z, rank_context: ranks.context });
@@ -375,7 +387,7 @@ class Sitting {
         this.#raise(alarm);
       }
     }
-    if (step === 1 || step % train.log_every === 0) this.#logStep(step, rate, active);
+    if (step === 1 || step % train.log_every === 0) this.#logStep(step, issued, active);
     const perSecond = this.#rate(audio), done = runProgress(train, step, this.#elapsed);
     const left = train.minutes !== null ? 60 * train.minutes - this.#elapsed : perSecond && ((train.steps - step) * audio) / perSecond;
     this.#hooks.onProgress?.({
@@ -390,7 +402,7 @@ class Sitting {
     return steps < 1 ? undefined : (1000 * steps * audioPerStep) / (times.at(-1)! - times[0]!);
   }
 
-  #logStep(step: number, rate: number, active: readonly Scale[]): void {
+  #logStep(step: number, { learningRate, lossScale }: Issued, active: readonly Scale[]): void {
     const means = this.#meters.flush();
     if (!means) return;
     const { run: { train } } = this.#options, perSecond = this.#rate(this.model.rows * train.crop_seconds * train.accumulation);
@@ -398,7 +410,8 @@ class Sitting {
     for (const scale of active) values[scale] = means[scale];
     if (active.includes('phoneme')) values['accuracy'] = means.accuracy;
     this.#write({
-      step, ...values, grad_norm: means.gradNorm, learning_rate: rate, ...(perSecond !== undefined && { audio_per_second: perSecond }),
+      step, ...values, grad_norm: means.gradNorm, learning_rate: learningRate,
+      ...(this.#scaler && { loss_scale: lossScale, skipped_steps: this.#health.skippedSteps }), ...(perSecond !== undefined && { audio_per_second: perSecond }),
       audio_seconds: this.#audioSeconds, elapsed_seconds: this.#elapsed,
     });
   }
@@ -409,16 +422,11 @@ class Sitting {
     this.#board.scalars(step, Object.fromEntries(Object.entries(values).map(([key, value]) => [LOSSES.has(key) ? `loss/${key}` : key, Number(value)])));
   }
 
-  #skip(step: number, norm: number): void {
-    this.#skippedSteps++;
-    if (!this.#alarms.some((a) => a.kind === 'non-finite')) {
-      this.#raise({
-        kind: 'non-finite', step, message: `At step ${step} the gradient is not finite (norm ${norm}): this update is left out, as will be any other like it. `
-          + 'If that happens often, resume from the last checkpoint with a lower learning rate.',
-      });
-    }
-    if (++this.#skippedInARow < GIVE_UP) return;
-    throw new MGFError('data', `The gradient has not been finite for ${GIVE_UP} steps in a row (the last is ${step}): the run has diverged; ${this.#wayOn('with a lower learning rate ')}.`);
+  #skip(skipped: SkippedStep): void {
+    for (const alarm of this.#health.observeSkipped(skipped)) this.#raise(alarm);
+    if (this.#health.skippedInARow < GIVE_UP) return;
+    const remedy = this.#scaler ? 'with a lower learning rate or `--precision f32` ' : 'with a lower learning rate ';
+    throw new MGFError('data', `The gradient has not been finite for ${GIVE_UP} steps in a row (the last is ${skipped.step}): the run has diverged; ${this.#wayOn(remedy)}.`);
   }
 
   #raise(alarm: Alarm): void {
@@ -448,7 +456,8 @@ class Sitting {
     const { run } = this.#options, step = this.#step, sampler = this.loader.state(step * run.train.accumulation);
     const { parameters, expAvg, expAvgSq } = await this.model.state();
     const { name } = this.#options;
-    const loop: LoopState = { ...(name !== undefined && { name }), meters: this.#meters.state(), skippedSteps: this.#skippedSteps, data: this.#dataState() };
+    const loop: LoopState = { ...(name !== undefined && { name }), meters: this.#meters.state(), skippedSteps: this.#health.skippedSteps, data: this.#dataState() };
+    if (this.#scaler) loop.lossScale = this.#scaler.state();
     const encoded = encodeState({
       step, config: run, parameters, expAvg, expAvgSq, samplerPosition: sampler.position, audioSeconds: this.#audioSeconds, elapsedSeconds: this.#elapsed,
     });
@@ -482,7 +491,7 @@ class Sitting {
     const audioPerSecond = updates > 1 ? ((updates - 1) * model.rows * train.crop_seconds * train.accumulation) / sitting : NaN;
     return {
       steps: this.#step, interrupted, checkpoint: this.#saved!.path, parameters: model.info.parameters, audioSeconds: this.#audioSeconds, elapsedSeconds: this.#elapsed,
-      audioPerSecond, startup: this.clock.startup, peakMemory: process.resourceUsage().maxRSS * 1024, info: model.info, skippedSteps: this.#skippedSteps,
+      audioPerSecond, startup: this.clock.startup, peakMemory: process.resourceUsage().maxRSS * 1024, info: model.info, skippedSteps: this.#health.skippedSteps,
       alarms: this.#alarms, data: this.data,
       ...(batch && !interrupted && { example: { ...await model.reconstruct(batch), utterances: batch.utterances } }),
     };
