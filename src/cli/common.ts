@@ -4,13 +4,17 @@ import { InvalidArgumentError, Option } from 'commander';
 import { MGFError } from '../errors.ts';
 import { useDawn } from '../gpu/dawn.ts';
 import { openGpu } from '../gpu/device.ts';
-import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 
 const ADAPTERS = ['gpu', 'software', 'lavapipe', 'swiftshader'] as const satisfies readonly AdapterPreference[];
 
 /** `--adapter`, the same for every command. */
 export const adapterOption = () => new Option('--adapter <name>', 'insist on one kind of adapter: gpu, software, lavapipe, swiftshader '
   + '(default: a GPU, else installed software Vulkan, else the embedded SwiftShader)').choices(ADAPTERS);
+
+/** `--precision`. */
+export const precisionOption = () => new Option('--precision <name>', 'what matrix products multiply: f32, or f16 on a GPU that has it (default: f32)')
+  .choices(['f32', 'f16'] satisfies Precision[]);
 
 export const jsonOption = () => new Option('--json', 'print the answer as JSON on standard output; messages go to standard error');
 

@@ -12,9 +12,9 @@ import { fromHuggingFace } from '../mgf/huggingface.ts';
 import { CHECKPOINT_FORMAT, checkpointConfig, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
 import { writeNpy } from '../train/npy.ts';
 import { safetensorsParts } from '../train/safetensors.ts';
-import { adapterOption, ioError, jsonOption, listSkipped, plural, positive, print, say, withGpu } from './common.ts';
+import { adapterOption, ioError, jsonOption, listSkipped, plural, positive, precisionOption, print, say, withGpu } from './common.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
-import type { AdapterPreference } from '../gpu/device.ts';
+import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { TensorToStore } from '../train/safetensors.ts';
@@ -25,6 +25,7 @@ interface Options {
   pool: 'none' | 'mean';
   out: string;
   batchSeconds: number;
+  precision?: Precision;
   adapter?: AdapterPreference;
   json?: boolean;
 }
@@ -43,7 +44,7 @@ export function embedCommand(): Command {
     .addOption(new Option('--pool <how>', 'none: a vector per frame; mean: one per recording').choices(['none', 'mean']).default('none'))
     .requiredOption('--out <file>', 'f.npy (one recording, or one row per recording when pooled), f.safetensors or f.jsonl')
     .addOption(new Option('--batch-seconds <s>', 'audio in a batch: more is faster, and needs more memory').argParser(positive).default(30))
-    .addOption(adapterOption()).addOption(jsonOption())
+    .addOption(precisionOption()).addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
 Examples:
   mgf embed speech.wav --checkpoint runs/first --out speech.npy
@@ -168,7 +169,7 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
   const { path, config, parameters } = await loadEncoderWeights(options.checkpoint), layers = chosenLayers(options.layer, config.num_hidden_layers);
   await mkdir(dirname(options.out), { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', dirname(options.out)); });
   await withGpu(options.adapter, async (gpu) => {
-    const encoder = await Encoder.create(gpu, config, parameters), started = performance.now();
+    const encoder = await Encoder.create(gpu, config, parameters, { precision: options.precision }), started = performance.now();
     try {
       let shown = started;
       const { embedded, skipped: failed } = await embedAll(encoder, items, {

@@ -3,7 +3,7 @@ import { arch, availableParallelism, cpus, platform, release, totalmem } from 'n
 import { openGpu } from '../gpu/device.ts';
 import { useDawn } from '../gpu/dawn.ts';
 import type { AdapterInfo } from '../gpu/adapter.ts';
-import type { AdapterPreference, AdapterProfile } from '../gpu/device.ts';
+import type { AdapterPreference, AdapterProfile, Precision } from '../gpu/device.ts';
 
 export interface InfoOptions {
   /** Adapter to insist on instead of the usual choice. */
@@ -14,6 +14,8 @@ export interface InfoOptions {
 export interface Info {
   adapter: { name: string; kind: 'gpu' | 'cpu'; software: string | null; driver: string; runtime: string; subgroupSize: number };
   kernels: { family: 'cpu' | 'gpu'; reason: string };
+  /** What matrix products can multiply, and why not f16. */
+  precision: { offered: Precision[]; note: string };
   features: string[];
   limits: Record<string, number>;
   machine: { system: string; processor: string; threads: number; memory: number; javascript: string };
@@ -42,6 +44,7 @@ export async function collectInfo(options: InfoOptions = {}): Promise<Info> {
         runtime: profile.runtime, subgroupSize: profile.subgroupSize,
       },
       kernels: { family: profile.family, reason: profile.familyReason },
+      precision: precisions(profile),
       features: [...profile.features].sort(),
       limits: Object.fromEntries(limitsThatMatter.map((limit) => [limit, profile.limits[limit]])),
       machine: {
@@ -53,6 +56,13 @@ export async function collectInfo(options: InfoOptions = {}): Promise<Info> {
   } finally {
     gpu.close();
   }
+}
+
+function precisions({ family, features }: AdapterProfile): Info['precision'] {
+  if (!features.has('shader-f16')) return { offered: ['f32'], note: 'the device has no shader-f16' };
+  // Accepted, so that a run can move between adapters, but without effect.
+  if (family === 'cpu') return { offered: ['f32'], note: 'software kernels gain nothing from f16, and compute in f32 where it is asked for' };
+  return { offered: ['f32', 'f16'], note: '--precision f16 multiplies in f16 and adds in f32' };
 }
 
 function javascriptRuntime(): string {
@@ -92,6 +102,7 @@ export function formatInfo(info: Info): string {
     ['Driver', adapter.driver],
     ['Runtime', `${adapter.runtime} under ${machine.javascript}`],
     ['Kernels', `${kernels.family} family: ${kernels.reason}`],
+    ['Precision', `${info.precision.offered.join(' or ')}: ${info.precision.note}`],
     ['Subgroups', adapter.subgroupSize > 0 ? `${adapter.subgroupSize} lanes` : 'none of a fixed size'],
     ['Features', info.features.join(', ') || 'none'],
     ['Machine', `${machine.system}, ${machine.processor}, ${machine.threads} threads, ${bytes(machine.memory)}`],

@@ -8,9 +8,9 @@ import { applySettings, assertSameConfig } from '../mgf/config.ts';
 import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
-import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, programName, seed, shellWord, withGpu } from './common.ts';
+import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
 import type { Utterance } from '../audio/manifest.ts';
-import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from '../train/loop.ts';
 
@@ -23,6 +23,7 @@ interface Options {
   minutes?: number;
   set?: string[];
   seed?: number;
+  precision?: Precision;
   adapter?: AdapterPreference;
   json?: boolean;
 }
@@ -40,7 +41,7 @@ export function pretrainCommand(): Command {
     .addOption(new Option('--minutes <n>', 'train for so long instead of a number of steps').argParser(positive))
     .addOption(new Option('--set <key=value>', 'set any field of the configuration; may be repeated').argParser(collect))
     .addOption(new Option('--seed <n>', 'seed of weights, order, crops, masks and dropout').argParser(seed))
-    .addOption(adapterOption()).addOption(jsonOption())
+    .addOption(precisionOption()).addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
 Examples:
   mgf pretrain recordings/ --preset micro-mel --out runs/first --minutes 20
@@ -67,10 +68,10 @@ async function newRun(options: Options, defaultPreset: string): Promise<{ preset
   return { preset, run: applySettings(run, settings(options)) };
 }
 
-function settings({ set = [], steps, minutes, seed: chosen }: Options): string[] {
+function settings({ set = [], steps, minutes, seed: chosen, precision }: Options): string[] {
   return [
     ...set, ...(steps === undefined ? [] : [`steps=${steps}`, 'minutes=null']), ...(minutes === undefined ? [] : [`minutes=${minutes}`]),
-    ...(chosen === undefined ? [] : [`seed=${chosen}`]),
+    ...(chosen === undefined ? [] : [`seed=${chosen}`]), ...(precision === undefined ? [] : [`precision=${precision}`]),
   ];
 }
 
@@ -167,7 +168,7 @@ export async function runWithProgress(
 
 const one = (x: number) => x.toFixed(1);
 
-function startLines({ adapter, parameters, data, step, info, rows, cropSeconds }: PretrainStart, { train }: RunConfig, preset: string, out: string): string[] {
+function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, precision }: PretrainStart, { train }: RunConfig, preset: string, out: string): string[] {
   const micro = train.accumulation > 1 ? `, ${train.accumulation} of them a step` : '';
   const length = train.minutes === null ? `${plural(train.steps, 'step')}` : `${train.minutes} minutes`;
   const { skipped } = data, speakers = data.speakers > 0 ? `, ${plural(data.speakers, 'speaker')}` : '';
@@ -178,6 +179,7 @@ function startLines({ adapter, parameters, data, step, info, rows, cropSeconds }
     ...(skipped.length > 0 ? [`Left out    ${plural(skipped.length, 'clip')}, listed in ${join(out, 'skipped.tsv')}:`, ...listSkipped(skipped)] : []),
     `Batch       ${rows} crops (2 of each of ${rows / 2} clips) of ${cropSeconds} s${micro}`,
     `Run         ${length}${step > 0 ? `, going on from step ${step}` : ''}, seed ${train.seed}, into ${out}`,
+    ...(train.precision === 'f16' ? [`Precision   ${precision === 'f16' ? 'f16 in matrix products; sums, weights and moments f32' : 'f32: kernels of software adapters gain nothing from f16'}`] : []),
     `Program     ${info.dispatches} dispatches a step, ${info.pipelines} pipelines, ${(info.activationBytes / 1e6).toFixed(0)} MB of activations`,
   ];
 }

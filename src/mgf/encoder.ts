@@ -20,7 +20,7 @@ const PROGRAMS = 8;
 
 export interface EncoderOptions {
   /** What matrix products multiply. Default: f32. */
-  readonly precision?: Precision;
+  readonly precision?: Precision | undefined;
 }
 
 /** Embeddings of one clip. */
