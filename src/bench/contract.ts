@@ -1,3 +1,5 @@
+import type { AdapterPreference } from '../gpu/adapter.ts';
+
 /** What is measured: the computation alone, so that every engine can be given the same one. All tensors are f32, row-major, audio channels-last. */
 export type Work =
   /** a [M, K], b [K, N] -> y [M, N]. */
@@ -66,5 +68,5 @@ export interface Peer {
   close(): Promise<void>;
 }
 
-/** Opens a peer on the adapter in use, or says in one clause why it cannot run here. */
-export type OpenPeer = () => Promise<Peer | { readonly missing: string }>;
+/** Opens a peer on the adapter that `openGpu({ prefer })` takes, or says in one clause why it cannot run here. */
+export type OpenPeer = (prefer?: AdapterPreference) => Promise<Peer | { readonly missing: string }>;
