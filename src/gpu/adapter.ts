@@ -12,6 +12,9 @@ export type AdapterPreference = 'gpu' | 'software' | 'lavapipe' | 'swiftshader';
 /** What matrix products multiply: f32 numbers, or numbers rounded to f16. Sums, and all that is stored, are f32 either way. */
 export type Precision = 'f32' | 'f16';
 
+/** A matrix unit: a subgroup multiplies M x K by K x N of `type` and adds to f32 sums. */
+export interface MatrixUnit { readonly type: Precision; readonly M: number; readonly N: number; readonly K: number }
+
 /** What the engine needs to know about an adapter to choose kernels and to say where it runs. */
 export interface AdapterProfile {
   /** Human-readable: vendor, architecture and description as the driver gives them. */
@@ -35,6 +38,8 @@ export interface AdapterProfile {
   rejected?: ReadonlySet<string>;
   /** The variant that was fastest on this adapter for a key (`Dispatch.choice`); undefined where nothing was measured. */
   tuned?: (key: string) => string | undefined;
+  /** Matrix units with f32 sums, where the device has `chromium-experimental-subgroup-matrix`. */
+  matrixUnits?: readonly MatrixUnit[];
   /** Variants are taken without a test: for a device that compiles but runs nothing, such as Dawn's null backend. */
   untested?: boolean;
 }
@@ -49,7 +54,10 @@ export interface AdapterSource {
 export type AdapterProvider = (prefer: AdapterPreference | undefined, tried: string[]) => Promise<AdapterSource | null>;
 
 /** `adapter.info` with the fields that @webgpu/types or an implementation may lack. */
-export type AdapterInfo = Partial<GPUAdapterInfo> & { isFallbackAdapter?: boolean };
+export type AdapterInfo = Partial<GPUAdapterInfo> & {
+  isFallbackAdapter?: boolean;
+  subgroupMatrixConfigs?: Iterable<{ componentType: string; resultComponentType: string; M: number; N: number; K: number }>;
+};
 
 /** Names the software driver behind an adapter, or undefined for hardware. */
 export function softwareOf(info: AdapterInfo): SoftwareAdapter | undefined {
@@ -92,7 +100,13 @@ export function profileOf(info: AdapterInfo, device: GPUDevice, runtime: string)
     subgroupSize, features, limits: device.limits, runtime,
   };
   if (software !== undefined) profile.software = software;
+  if (features.has('chromium-experimental-subgroup-matrix')) profile.matrixUnits = matrixUnitsOf(info);
   return profile;
+}
+
+function matrixUnitsOf(info: AdapterInfo): MatrixUnit[] {
+  return [...info.subgroupMatrixConfigs ?? []].flatMap(({ componentType: type, resultComponentType, M, N, K }) => (
+    (type === 'f32' || type === 'f16') && resultComponentType === 'f32' ? [{ type, M, N, K }] : []));
 }
 
 /**
