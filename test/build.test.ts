@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { create } from 'webgpu';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { compileCeilings } from '../src/bench/ceilings.ts';
 import { runCase } from '../src/conformance/run.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { reflect } from '../src/gpu/template.ts';
@@ -54,6 +55,7 @@ async function compileAll(gpu: Gpu): Promise<void> {
     const { failure } = await runCase(gpu, new Uint8Array(readFileSync(new URL(file, folder))), file);
     assert.is(failure, undefined, `${file}: ${failure}`);
   }
+  await compileCeilings(gpu);
   assert.is(gpu.failure(), null);
 }
 

@@ -1,0 +1,101 @@
+/** Where a program's time goes: milliseconds of every dispatch, and what each of them had to compute and move. */
+import type { Gpu } from '../gpu/device.ts';
+import type { Node } from '../graph/graph.ts';
+import type { PlannedDispatch, Program } from '../plan/program.ts';
+import { byteSize } from '../plan/storage.ts';
+import { ofCeiling, type Ceilings } from './ceilings.ts';
+import { statistics, type Timing } from './statistics.ts';
+
+export type Profile = readonly { readonly dispatch: PlannedDispatch; readonly ms: number }[];
+
+/**
+ * Milliseconds of each dispatch of a program that has run before (its inputs and scalars stay in place): timestamps where the device has them, else each
+ * dispatch is submitted alone and timed by the wall clock, less what an empty submission takes.
+ */
+export async function profileProgram(gpu: Gpu, program: Program, scalars: Readonly<Record<string, number>>): Promise<Profile> {
+  const { device } = gpu;
+  if (device.features.has('timestamp-query')) return program.profile({}, scalars);
+  const time = async (d: PlannedDispatch | null): Promise<number> => {
+    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+    if (d) {
+      pass.setPipeline(d.pipeline);
+      pass.setBindGroup(0, d.group);
+      pass.dispatchWorkgroups(...d.grid);
+    }
+    pass.end();
+    const started = performance.now();
+    device.queue.submit([encoder.finish()]);
+    await device.queue.onSubmittedWorkDone();
+    return performance.now() - started;
+  };
+  const empty: number[] = [], profile: { dispatch: PlannedDispatch; ms: number }[] = [];
+  for (let i = 0; i < 20; i++) empty.push(await time(null));
+  const idle = statistics(empty).median;
+  for (const dispatch of program.dispatches) profile.push({ dispatch, ms: Math.max(0, await time(dispatch) - idle) });
+  return profile;
+}
+
+/** What a dispatch does at least. `flops` is null where its op's cost cannot be told apart among several dispatches. */
+export interface DispatchCost { readonly flops: number | null; readonly bytes: number }
+
+const isProduct = (d: PlannedDispatch): boolean => /^(gemm|conv_narrow)/.test(d.kernel);
+
+/**
+ * Cost of every dispatch of a program. The only dispatch of a forward node has its op's cost. Of several dispatches of a node, and of backward nodes, every
+ * matrix product has the FLOPs of one of the forward's products (the gradients of a product are products of its size), the others have none that can be
+ * told; bytes are then those of all bound tensors, each once.
+ */
+export function dispatchCosts(dispatches: readonly PlannedDispatch[]): DispatchCost[] {
+  const counts = new Map<Node, { all: number; products: number }>();
+  for (const d of dispatches) {
+    const count = counts.get(d.node) ?? { all: 0, products: 0 };
+    counts.set(d.node, { all: count.all + 1, products: count.products + Number(isProduct(d)) });
+  }
+  const cost = (node: Node): { flops: number; bytes: number } => node.op.cost(node.inputs, node.outputs.filter((o) => o !== null), node.attrs);
+  return dispatches.map((d): DispatchCost => {
+    if (d.node.phase === 'forward' && counts.get(d.node)!.all === 1) return cost(d.node);
+    const bytes = [...new Set(d.bound.map((b) => b.value))].reduce((sum, value) => sum + byteSize(value.shape), 0);
+    if (!isProduct(d)) return { flops: null, bytes };
+    const forward = d.node.of ?? d.node;
+    return { flops: cost(forward).flops / Math.max(1, counts.get(forward)?.products ?? 1), bytes };
+  });
+}
+
+/** One kernel variant within a step. */
+export interface KernelShare {
+  /** Kernel name and the constants that make the variant. */
+  readonly variant: string;
+  readonly calls: number;
+  /** Of all its calls together. */
+  readonly timing: Timing;
+  /** Part of the step's time on the device. */
+  readonly share: number;
+  readonly gflops: number | null;
+  readonly gbps: number;
+  readonly ofCeiling: number;
+}
+
+/** Workgroup shapes and tails say nothing to a reader of the table. */
+const LAUNCH_CONSTANTS = ['WG', 'LANES', 'SG', 'CPU', 'TAIL'];
+
+/** `gemm_subgroup MODE=0 A_VEC=1`: constants that are 0 are left out, but for the mode. */
+export function variantName(d: Pick<PlannedDispatch, 'kernel' | 'constants'>): string {
+  const constants = Object.entries(d.constants).filter(([name, value]) => !LAUNCH_CONSTANTS.includes(name) && (value !== 0 || name === 'MODE'));
+  return [d.kernel, ...constants.map(([name, value]) => `${name}=${value}`)].join(' ');
+}
+
+/** Groups the dispatches of some profiles of one program by kernel variant, dearest first. */
+export function aggregate(profiles: readonly Profile[], ceilings: Pick<Ceilings, 'gflops' | 'gbps'>): KernelShare[] {
+  const dispatches = profiles[0]!.map((p) => p.dispatch), costs = dispatchCosts(dispatches), groups = new Map<string, number[]>();
+  dispatches.forEach((d, i) => { const name = variantName(d); groups.set(name, [...(groups.get(name) ?? []), i]); });
+  const totals = [...groups].map(([variant, members]) => {
+    const timing = statistics(profiles.map((p) => members.reduce((sum, i) => sum + p[i]!.ms, 0)));
+    const known = members.every((i) => costs[i]!.flops !== null), flops = members.reduce((sum, i) => sum + (costs[i]!.flops ?? 0), 0);
+    return { variant, calls: members.length, timing, known, flops, bytes: members.reduce((sum, i) => sum + costs[i]!.bytes, 0) };
+  });
+  const all = totals.reduce((sum, t) => sum + t.timing.median, 0);
+  return totals.map(({ variant, calls, timing, known, flops, bytes }): KernelShare => ({
+    variant, calls, timing, share: timing.median / all, gflops: known ? flops / timing.median / 1e6 : null, gbps: bytes / timing.median / 1e6,
+    ofCeiling: ofCeiling(ceilings, flops, bytes, timing.median),
+  })).sort((a, b) => b.timing.median - a.timing.median);
+}

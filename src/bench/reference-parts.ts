@@ -1,0 +1,194 @@
+/** Pieces of the float64 references that have a gradient of their own. */
+import type { Work } from './contract.ts';
+
+type Numbers = ArrayLike<number>;
+
+const dot = (a: Numbers, ai: number, b: Numbers, bi: number, n: number): number => {
+  let total = 0;
+  for (let i = 0; i < n; i++) total += a[ai + i]! * b[bi + i]!;
+  return total;
+};
+
+export function rowSoftmax(x: Float64Array): Float64Array {
+  let top = -Infinity, total = 0;
+  for (const v of x) top = Math.max(top, v);
+  const y = x.map((v) => { const e = Math.exp(v - top); total += e; return e; });
+  return y.map((e) => e / total);
+}
+
+/** Normalised row (before weight and bias; eps 1e-5), and the gradient of the row from that of the normalised one. */
+export function rowNorm(x: Float64Array): { y: Float64Array; back: (dy: Float64Array) => Float64Array } {
+  const n = x.length, mean = x.reduce((a, b) => a + b, 0) / n, rstd = 1 / Math.sqrt(x.reduce((a, b) => a + (b - mean) ** 2, 0) / n + 1e-5);
+  const y = x.map((v) => (v - mean) * rstd);
+  return {
+    y,
+    back: (dy) => {
+      const m = dy.reduce((a, b) => a + b, 0) / n, p = dot(dy, 0, y, 0, n) / n;
+      return dy.map((g, i) => rstd * (g - m - y[i]! * p));
+    },
+  };
+}
+
+type RowOf = (r: number) => Float64Array;
+
+/** One head, row by row: q, k, v and up [T, D]; scores scaled by 1 / sqrt(D). Nothing of size T x T is kept. */
+export function attentionHead(q: Float64Array, k: Float64Array, v: Float64Array, D: number, up: Float64Array | null): { forward: RowOf; back: { dq: RowOf; dk: RowOf; dv: RowOf } | null } {
+  const T = q.length / D, alpha = 1 / Math.sqrt(D);
+  const row = (t: number): { y: Float64Array; p: Float64Array; shift: number } => {
+    const p = new Float64Array(T), y = new Float64Array(D);
+    let top = -Infinity, total = 0;
+    for (let s = 0; s < T; s++) { p[s] = alpha * dot(q, t * D, k, s * D, D); top = Math.max(top, p[s]!); }
+    for (let s = 0; s < T; s++) { p[s] = Math.exp(p[s]! - top); total += p[s]!; }
+    for (let s = 0; s < T; s++) { p[s]! /= total; for (let d = 0; d < D; d++) y[d]! += p[s]! * v[s * D + d]!; }
+    return { y, p, shift: top + Math.log(total) };
+  };
+  if (!up) return { forward: (t) => row(t).y, back: null };
+  const shift = new Float64Array(T), inner = new Float64Array(T);
+  for (let t = 0; t < T; t++) {
+    const computed = row(t);
+    shift[t] = computed.shift;
+    inner[t] = dot(up, t * D, computed.y, 0, D);
+  }
+  /** Probability and gradient of the scaled score. */
+  const pair = (t: number, s: number): { p: number; ds: number } => {
+    const p = Math.exp(alpha * dot(q, t * D, k, s * D, D) - shift[t]!);
+    return { p, ds: alpha * p * (dot(up, t * D, v, s * D, D) - inner[t]!) };
+  };
+  const over = (weight: (i: number) => number, of: Float64Array): Float64Array => {
+    const out = new Float64Array(D);
+    for (let i = 0; i < T; i++) { const w = weight(i); for (let d = 0; d < D; d++) out[d]! += w * of[i * D + d]!; }
+    return out;
+  };
+  return {
+    forward: (t) => row(t).y,
+    back: { dq: (t) => over((s) => pair(t, s).ds, k), dk: (s) => over((t) => pair(t, s).ds, q), dv: (s) => over((t) => pair(t, s).p, up) },
+  };
+}
+
+const TEMPERATURE = 0.1;
+
+/** Masked InfoNCE over rows: the mean loss, and both gradients times `up`. */
+export function infoNce({ N, K, P }: Extract<Work, { op: 'info_nce' }>, a: Numbers, z: Numbers, negatives: Numbers, up: number | null):
+{ y: number; dAnchors: Float64Array | null; dCandidates: Float64Array | null } {
+  const norms = (x: Numbers): Float64Array => Float64Array.from({ length: N }, (_, r) => Math.sqrt(dot(x, r * P, x, r * P, P)));
+  const an = norms(a), zn = norms(z), dAnchors = up === null ? null : new Float64Array(N * P), dCandidates = up === null ? null : new Float64Array(N * P);
+  let loss = 0;
+  for (let n = 0; n < N; n++) {
+    const rows = [n, ...Array.from({ length: K }, (_, k) => negatives[n * K + k]!)], cosines = rows.map((r) => dot(a, n * P, z, r * P, P) / (an[n]! * zn[r]!));
+    const p = rowSoftmax(Float64Array.from(cosines, (c) => c / TEMPERATURE));
+    loss -= Math.log(p[0]!) / N;
+    if (!dAnchors || !dCandidates) continue;
+    rows.forEach((r, j) => {
+      // d cos(a, z) / d a = (z / |z| - cos a / |a|) / |a|, and the same the other way round.
+      const g = (up! * (p[j]! - Number(j === 0))) / (N * TEMPERATURE);
+      for (let i = 0; i < P; i++) {
+        const ua = a[n * P + i]! / an[n]!, uz = z[r * P + i]! / zn[r]!;
+        dAnchors[n * P + i]! += (g * (uz - cosines[j]! * ua)) / an[n]!;
+        dCandidates[r * P + i]! += (g * (ua - cosines[j]! * uz)) / zn[r]!;
+      }
+    });
+  }
+  return { y: loss, dAnchors, dCandidates };
+}
+
+// ------------------------------------------------------------------------------------------------ the transformer layer
+
+/** erf to float64 (series for small, continued fraction for large arguments). */
+function erf(x: number): number {
+  const z = Math.abs(x);
+  if (z < 2.5) {
+    let term = z, total = z;
+    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(total) && n < 200; n++) { term *= (-z * z) / n; total += term / (2 * n + 1); }
+    return (Math.sign(x) * 2 * total) / Math.sqrt(Math.PI);
+  }
+  let fraction = 0;
+  for (let n = 60; n > 0; n--) fraction = n / 2 / (z + fraction);
+  return Math.sign(x) * (1 - Math.exp(-z * z) / (Math.sqrt(Math.PI) * (z + fraction)));
+}
+
+const gelu = (x: number): number => 0.5 * x * (1 + erf(x / Math.SQRT2));
+const geluSlope = (x: number): number => 0.5 * (1 + erf(x / Math.SQRT2)) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI);
+
+interface Part { y: Float64Array; back: (dy: Float64Array) => Float64Array }
+
+/** y = x w^T + b over rows; `back` writes the parameters' gradients and returns that of x. */
+function dense(x: Float64Array, w: Numbers, b: Numbers, I: number, O: number, into: (dw: Float64Array, db: Float64Array) => void): Part {
+  const M = x.length / I, y = new Float64Array(M * O), weights = Float64Array.from(w);
+  for (let m = 0; m < M; m++) for (let o = 0; o < O; o++) y[m * O + o] = b[o]! + dot(x, m * I, weights, o * I, I);
+  return {
+    y,
+    back: (dy) => {
+      const dx = new Float64Array(x.length), dw = new Float64Array(O * I), db = new Float64Array(O);
+      for (let m = 0; m < M; m++) {
+        for (let o = 0; o < O; o++) {
+          const g = dy[m * O + o]!;
+          db[o]! += g;
+          for (let i = 0; i < I; i++) { dx[m * I + i]! += g * weights[o * I + i]!; dw[o * I + i]! += g * x[m * I + i]!; }
+        }
+      }
+      into(dw, db);
+      return dx;
+    },
+  };
+}
+
+function norm(x: Float64Array, weight: Numbers, bias: Numbers, D: number, into: (dw: Float64Array, db: Float64Array) => void): Part {
+  const rows = Array.from({ length: x.length / D }, (_, r) => rowNorm(x.subarray(r * D, (r + 1) * D))), y = new Float64Array(x.length);
+  rows.forEach((row, r) => row.y.forEach((h, i) => { y[r * D + i] = h * weight[i]! + bias[i]!; }));
+  return {
+    y,
+    back: (dy) => {
+      const dx = new Float64Array(x.length), dw = new Float64Array(D), db = new Float64Array(D);
+      rows.forEach((row, r) => {
+        const g = dy.subarray(r * D, (r + 1) * D);
+        g.forEach((v, i) => { dw[i]! += v * row.y[i]!; db[i]! += v; });
+        dx.set(row.back(g.map((v, i) => v * weight[i]!)), r * D);
+      });
+      into(dw, db);
+      return dx;
+    },
+  };
+}
+
+/** All heads at once on qkv [B T, 3 D]. */
+function heads(qkv: Float64Array, { B, T, D, H }: { B: number; T: number; D: number; H: number }): Part {
+  const d = D / H, y = new Float64Array(B * T * D);
+  const take = (x: Float64Array, width: number, b: number, offset: number): Float64Array => {
+    const out = new Float64Array(T * d);
+    for (let t = 0; t < T; t++) out.set(x.subarray((b * T + t) * width + offset, (b * T + t) * width + offset + d), t * d);
+    return out;
+  };
+  const all = (b: number, h: number, up: Float64Array | null): ReturnType<typeof attentionHead> =>
+    attentionHead(take(qkv, 3 * D, b, h * d), take(qkv, 3 * D, b, D + h * d), take(qkv, 3 * D, b, 2 * D + h * d), d, up);
+  const each = (visit: (b: number, h: number) => void): void => { for (let b = 0; b < B; b++) for (let h = 0; h < H; h++) visit(b, h); };
+  each((b, h) => { const { forward } = all(b, h, null); for (let t = 0; t < T; t++) y.set(forward(t), (b * T + t) * D + h * d); });
+  return {
+    y,
+    back: (dy) => {
+      const dx = new Float64Array(qkv.length);
+      each((b, h) => {
+        const { dq, dk, dv } = all(b, h, take(dy, D, b, h * d)).back!;
+        [dq, dk, dv].forEach((rowOf, part) => { for (let t = 0; t < T; t++) dx.set(rowOf(t), (b * T + t) * 3 * D + part * D + h * d); });
+      });
+      return dx;
+    },
+  };
+}
+
+const plus = (a: Float64Array, b: Float64Array): Float64Array => a.map((v, i) => v + b[i]!);
+
+/** Pre-norm layer as the contract describes it; gradients of sum(y * up) by input name. */
+export function transformerLayer(work: Extract<Work, { op: 'transformer_layer' }>, v: Readonly<Record<string, Numbers>>, up: Numbers | null):
+{ y: Float64Array; gradients: Record<string, Float64Array> | null } {
+  const { D, F } = work, gradients: Record<string, Float64Array> = {}, x = Float64Array.from(v['x']!);
+  const into = (name: string) => (dw: Float64Array, db: Float64Array): void => { gradients[`${name}.weight`] = dw; gradients[`${name}.bias`] = db; };
+  const linear = (name: string, input: Float64Array, I: number, O: number): Part => dense(input, v[`${name}.weight`]!, v[`${name}.bias`]!, I, O, into(name));
+  const normed = (name: string, input: Float64Array): Part => norm(input, v[`${name}.weight`]!, v[`${name}.bias`]!, D, into(name));
+  const norm1 = normed('norm1', x), qkv = linear('qkv', norm1.y, D, 3 * D), attended = heads(qkv.y, work), proj = linear('proj', attended.y, D, D);
+  const h = plus(x, proj.y), norm2 = normed('norm2', h), ffn1 = linear('ffn1', norm2.y, D, F), ffn2 = linear('ffn2', ffn1.y.map(gelu), F, D), y = plus(h, ffn2.y);
+  if (!up) return { y, gradients: null };
+  const dy = Float64Array.from(up), slopes = ffn2.back(dy).map((g, i) => g * geluSlope(ffn1.y[i]!));
+  const dh = plus(dy, norm2.back(ffn1.back(slopes)));
+  gradients['x'] = plus(dh, norm1.back(qkv.back(attended.back(proj.back(dh)))));
+  return { y, gradients };
+}
