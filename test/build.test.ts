@@ -32,7 +32,7 @@ async function openNull(family: 'cpu' | 'gpu', subgroupSize: number): Promise<Gp
   const device = await adapter.requestDevice({ requiredFeatures: ['subgroups' as GPUFeatureName] }), gpu = await openGpu({ device });
   const compiled = new Map<string, string>(), createModule = device.createShaderModule.bind(device);
   device.createShaderModule = (descriptor) => { compiled.set(descriptor.code, descriptor.label!); return createModule(descriptor); };
-  return { ...gpu, compiled, profile: { ...gpu.profile, kind: family, family, subgroupSize } };
+  return { ...gpu, compiled, profile: { ...gpu.profile, kind: family, family, subgroupSize, untested: true } };
 }
 
 /** Compiles everything that the presets, the other ops and the golden cases dispatch. */

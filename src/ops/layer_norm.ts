@@ -31,6 +31,7 @@ const mostHeld = (adapter: AdapterProfile): number => (adapter.family === 'cpu' 
 /** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: subgroups of no fixed size, or an odd or long row. */
 function overSubgroups(x: Spec, adapter: AdapterProfile): { constants: { SG: number; V: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {
   const { rows, d } = rowLayout(x), SG = adapter.subgroupSize;
+  if (adapter.rejected?.has(SUBGROUP.name)) return null;
   if (SG < 4 || SG > 32 || d % (4 * SG) !== 0 || d / (4 * SG) > mostHeld(adapter)) return null;
   const block = ceilDiv(rows, Math.min(adapter.family === 'cpu' ? 256 : 2048, ceilDiv(rows, 8))), blocks = ceilDiv(rows, block);
   return { constants: { SG, V: d / (4 * SG) }, grid: spread(blocks), block, blocks };
@@ -52,7 +53,7 @@ export const layerNormOp = defineOp<Attrs>({
     const { rows, width, VEC } = rowLayout(x), held = overSubgroups(x, c.adapter);
     const bind = { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) };
     if (held) {
-      return [{ kernel: SUBGROUP, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) }, bind, params: { rows, block: held.block, eps: c.attrs.eps } }];
+      return [{ kernel: SUBGROUP, variant: SUBGROUP.name, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) }, bind, params: { rows, block: held.block, eps: c.attrs.eps } }];
     }
     const { constants, grid } = overRows(rows, c.adapter);
     return [{
@@ -67,7 +68,7 @@ export const layerNormOp = defineOp<Attrs>({
     if (held) {
       const part_weight = weight && c.temp([held.blocks, d]), part_bias = bias && c.temp([held.blocks, d]);
       dispatches.push({
-        kernel: SUBGROUP_BACKWARD, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) },
+        kernel: SUBGROUP_BACKWARD, variant: SUBGROUP.name, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) },
         bind: { dy, x, stats, dx, ...(weight && { weight, part_weight: part_weight! }), ...(bias && { part_bias: part_bias!, ...(act && { bias }) }) },
         params: { rows, block: held.block },
       });

@@ -1,0 +1,205 @@
+/** Kernel variants are tested before their first use on a device; one that computes wrongly is not used there. */
+import { MGFError } from '../errors.ts';
+import type { AdapterProfile, Gpu } from '../gpu/device.ts';
+import { BufferUsage, MapMode, TextureUsage } from '../gpu/flags.ts';
+import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
+import type { Dispatch } from '../graph/op.ts';
+import { ANYTHING, WRITTEN, type KernelCheck, type MakeCheck } from '../ops/check.ts';
+import { gemmCheck } from '../ops/gemm-check.ts';
+import { layerNormCheck } from '../ops/layer_norm-check.ts';
+import { writeField } from './storage.ts';
+
+/** The checks by kernel: every kernel that has an alternative. */
+export const CHECKS: Readonly<Record<string, MakeCheck>> = {
+  gemm_subgroup: (c, { subgroupSize }) => gemmCheck(c, c['TM']!, 4 * subgroupSize),
+  gemm_tile: (c) => gemmCheck(c, c['BM']!, c['BN']!),
+  gemm_matrix: (c) => gemmCheck(c, c['BM']!, c['BN']!),
+  layer_norm_subgroup: (c) => layerNormCheck(c, false),
+  layer_norm_subgroup_backward: (c) => layerNormCheck(c, true),
+};
+
+/** A variant that is not used on a device. */
+export interface Rejection {
+  readonly variant: string;
+  readonly kernel: string;
+  /** Worst |got - want| / (1 + |want|); infinite where something was not finite, not written, or written that must not be; NaN where it did not compile. */
+  readonly error: number;
+  /** What was wrong, a clause without a subject. */
+  readonly reason: string;
+}
+
+interface Verdict { readonly error: number; readonly reason: string | null }
+
+const verdicts = new WeakMap<Compiled, Promise<Verdict>>();
+const rejected = new WeakMap<GPUDevice, Map<string, Rejection>>();
+
+const rejectedOn = (gpu: Gpu): Map<string, Rejection> => {
+  let found = rejected.get(gpu.device);
+  if (!found) rejected.set(gpu.device, (found = new Map()));
+  return found;
+};
+
+/** The variants that the self-test refused on this device so far. */
+export const rejections = (gpu: Gpu): readonly Rejection[] => [...rejectedOn(gpu).values()];
+
+/**
+ * Runs `collect`, which asks ops for their dispatches, until it takes no variant that fails its test on this device. New variants are compiled and
+ * tested, all of them in one submit; known ones cost nothing. The user is told of each rejection once.
+ * @throws MGFError 'kernel' when a variant fails and its op has no other.
+ */
+export async function withoutWrongVariants<T extends { readonly dispatches: readonly Dispatch[] }>(
+  gpu: Gpu, adapter: AdapterProfile, collect: (adapter: AdapterProfile) => T,
+): Promise<T> {
+  for (;;) {
+    const known = rejectedOn(gpu), avoided = new Set([...known.keys(), ...(adapter.rejected ?? [])]);
+    const collected = collect({ ...adapter, rejected: avoided });
+    if (adapter.untested) return collected;
+    const stuck = collected.dispatches.find((d) => d.variant !== undefined && known.has(d.variant));
+    if (stuck) {
+      const { variant, reason } = known.get(stuck.variant!)!;
+      throw new MGFError('kernel', `${gpu.profile.name}: the kernel variant ${variant} ${reason}, and there is no other for what it does; use another adapter or another driver`);
+    }
+    // The kernels that need no test compile meanwhile; whoever uses them sees their errors.
+    for (const d of collected.dispatches) compileKernel(gpu, d.kernel, d.constants).catch(() => undefined);
+    await selfTest(gpu, collected.dispatches);
+    if (!collected.dispatches.some((d) => d.variant !== undefined && known.has(d.variant))) return collected;
+  }
+}
+
+/**
+ * Tests the variants among `dispatches` that have not been tested on this device; `rejections` then holds those that failed. All pipelines are those that
+ * programs use. Throws what the device reported meanwhile ('device-lost', 'out-of-memory').
+ */
+export async function selfTest(gpu: Gpu, dispatches: readonly Pick<Dispatch, 'kernel' | 'constants' | 'variant'>[]): Promise<void> {
+  const variants = dispatches.filter((d) => d.variant !== undefined && CHECKS[d.kernel.name]);
+  const compiled = await Promise.all(variants.map((d) => compileKernel(gpu, d.kernel, d.constants).catch((error: unknown) => {
+    if (!(error instanceof MGFError) || error.code !== 'kernel') throw error;
+    reject(gpu, { variant: d.variant!, kernel: d.kernel.name, error: NaN, reason: `does not compile there (${error.message.split('\n').slice(0, 2).map((l) => l.trim()).join(' ')})` });
+    return null;
+  })));
+  const fresh = new Map<Compiled, KernelCheck>();
+  compiled.forEach((c, i) => { if (c && !verdicts.has(c) && !fresh.has(c)) fresh.set(c, CHECKS[c.name]!(variants[i]!.constants ?? {}, gpu.profile)); });
+  if (fresh.size) {
+    const results = runChecks(gpu, [...fresh]);
+    [...fresh.keys()].forEach((c, i) => verdicts.set(c, results.then((all) => all[i]!)));
+    // A test that could not be run says nothing about the variant.
+    await results.catch((error: unknown) => { for (const c of fresh.keys()) verdicts.delete(c); throw error; });
+  }
+  for (const [i, c] of compiled.entries()) {
+    const verdict = c && await verdicts.get(c)!, { variant, kernel } = variants[i]!;
+    if (verdict?.reason) reject(gpu, { variant: variant!, kernel: kernel.name, error: verdict.error, reason: verdict.reason });
+  }
+}
+
+function reject(gpu: Gpu, rejection: Rejection): void {
+  const known = rejectedOn(gpu);
+  if (known.has(rejection.variant)) return;
+  known.set(rejection.variant, rejection);
+  gpu.note(`${gpu.profile.name}: the kernel variant ${rejection.variant} ${rejection.reason}; it is not used here.`);
+}
+
+const align = (n: number): number => Math.ceil(n / 256) * 256;
+
+/** Texels in a row of an image, see `imageable`. */
+const IMAGE_WIDTH = 1024;
+
+function createImage(device: GPUDevice, contents: ArrayBufferView<ArrayBuffer>): GPUTexture {
+  const rows = Math.ceil(contents.byteLength / (16 * IMAGE_WIDTH)), data = new Uint8Array(rows * 16 * IMAGE_WIDTH);
+  data.set(new Uint8Array(contents.buffer, contents.byteOffset, contents.byteLength));
+  const texture = device.createTexture({ label: 'self-test', size: [IMAGE_WIDTH, rows], format: 'rgba32float', usage: TextureUsage.STORAGE_BINDING | TextureUsage.COPY_DST });
+  device.queue.writeTexture({ texture }, data, { bytesPerRow: 16 * IMAGE_WIDTH }, [IMAGE_WIDTH, rows]);
+  return texture;
+}
+
+interface Part { readonly name: string; readonly buffer: 0 | 1 | 2; readonly offset: number; readonly size: number; readonly image?: boolean }
+
+/** Runs every check once, outputs poisoned, in one submit, and compares. */
+async function runChecks(gpu: Gpu, checks: readonly (readonly [Compiled, KernelCheck])[]): Promise<Verdict[]> {
+  const { device } = gpu, parts: Part[][] = [], ends: [number, number, number] = [0, 0, 0];
+  // Three buffers: what is read, what is written, uniforms. No dispatch may bind one buffer for reading and for writing.
+  const take = (name: string, buffer: 0 | 1 | 2, size: number): Part => {
+    const part = { name, buffer, offset: ends[buffer], size: Math.max(16, Math.ceil(size / 16) * 16) };
+    ends[buffer] = align(part.offset + part.size);
+    return part;
+  };
+  for (const [{ name, interface: { bindings, fields } }, check] of checks) {
+    parts.push(bindings.map(({ name: bound, type }) => {
+      if (type === 'uniform') return take(bound, 2, 4 * fields.length);
+      const contents = type === 'storage' ? check.outputs[bound] : check.inputs[bound];
+      if (!contents) throw new MGFError('kernel', `the check of kernel ${name} has nothing for its binding "${bound}"`);
+      if (type === 'image') return { name: bound, buffer: 0, offset: 0, size: 0, image: true };
+      return take(bound, type === 'storage' ? 1 : 0, type === 'storage' ? 4 * contents.length : contents.byteLength);
+    }));
+  }
+  const host = ends.map((size) => new ArrayBuffer(Math.max(256, size)));
+  new Float32Array(host[1]!).fill(NaN);
+  checks.forEach(([{ name, interface: { fields } }, check], i) => {
+    for (const { name: bound, buffer, offset, image } of parts[i]!) {
+      if (image) continue;
+      const input = buffer === 0 ? check.inputs[bound]! : null;
+      if (input) new Uint8Array(host[0]!).set(new Uint8Array(input.buffer, input.byteOffset, input.byteLength), offset);
+      if (buffer === 2) fields.forEach((f, j) => {
+        const value = check.params[f.name];
+        if (value === undefined) throw new MGFError('kernel', `the check of kernel ${name} has no uniform field "${f.name}"`);
+        writeField(new DataView(host[2]!), offset + 4 * j, f.type, value);
+      });
+    }
+  });
+  const usage = [BufferUsage.STORAGE, BufferUsage.STORAGE | BufferUsage.COPY_SRC, BufferUsage.UNIFORM];
+  const buffers = host.map((data, i) => device.createBuffer({ label: 'self-test', size: data.byteLength, usage: usage[i]! | BufferUsage.COPY_DST }));
+  const staging = device.createBuffer({ label: 'self-test read-back', size: host[1]!.byteLength, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
+  const images: GPUTexture[] = [];
+  const resource = ({ name, buffer, offset, size, image }: Part, check: KernelCheck): GPUBindingResource => {
+    if (!image) return { buffer: buffers[buffer]!, offset, size };
+    images.push(createImage(device, check.inputs[name]!));
+    return images.at(-1)!.createView();
+  };
+  try {
+    gpu.scope('the self-test of kernels', () => {
+      buffers.forEach((buffer, i) => device.queue.writeBuffer(buffer, 0, host[i]!));
+      const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+      checks.forEach(([c, check], i) => {
+        pass.setPipeline(c.pipeline);
+        pass.setBindGroup(0, device.createBindGroup({
+          layout: c.layout,
+          entries: c.interface.bindings.map(({ binding }, j) => ({ binding, resource: resource(parts[i]![j]!, check) })),
+        }));
+        pass.dispatchWorkgroups(...check.grid);
+      });
+      pass.end();
+      encoder.copyBufferToBuffer(buffers[1]!, 0, staging, 0, staging.size);
+      device.queue.submit([encoder.finish()]);
+    });
+    await staging.mapAsync(MapMode.READ);
+    const failure = gpu.failure();
+    if (failure) throw failure;
+    const got = staging.getMappedRange();
+    return checks.map(([, check], i) => compare(check, (name) => {
+      const { offset } = parts[i]!.find((p) => p.name === name && p.buffer === 1)!;
+      return new Float32Array(got, offset, check.outputs[name]!.length);
+    }));
+  } catch (error) {
+    throw gpu.failure() ?? error;
+  } finally {
+    for (const made of [...buffers, ...images, staging]) made.destroy();
+  }
+}
+
+function compare(check: KernelCheck, read: (name: string) => Float32Array): Verdict {
+  let worst = 0, reason: string | null = null;
+  for (const [name, want] of Object.entries(check.outputs)) {
+    const got = read(name);
+    for (let i = 0; i < want.length; i++) {
+      const g = got[i]!, w = want[i]!;
+      if (w === ANYTHING) continue;
+      if (Number.isNaN(w)) {
+        if (Number.isNaN(g)) continue;
+        return { error: Infinity, reason: `writes to an element of "${name}" that is not its own` };
+      }
+      if (!Number.isFinite(g)) return { error: Infinity, reason: `leaves an element of "${name}" unwritten or not finite` };
+      if (w !== WRITTEN) worst = Math.max(worst, Math.abs(g - w) / (1 + Math.abs(w)));
+    }
+  }
+  if (worst > check.tolerance) reason = `computes wrongly there (off by ${worst.toPrecision(2)})`;
+  return { error: worst, reason };
+}
