@@ -38,7 +38,7 @@ export const wgsl = {
   },
 };
 
-const common = { bundle: true, format: 'esm', target: 'es2022', sourcemap: 'linked', logLevel: quiet ? 'error' : 'warning', absWorkingDir: root, plugins: [wgsl] };
+const common = { bundle: true, format: 'esm', target: 'es2022', sourcemap: 'linked', logLevel: quiet ? 'error' : 'warning', absWorkingDir: root, plugins: [wgsl], loader: { '.py': 'text' } };
 const node = { ...common, platform: 'node', packages: 'external', outdir: 'dist' };
 
 async function main() {

@@ -3,3 +3,9 @@ declare module '*.wgsl' {
   const source: string;
   export default source;
 }
+
+/** A Python script's source. */
+declare module '*.py' {
+  const source: string;
+  export default source;
+}

@@ -3,6 +3,7 @@ import { create } from 'webgpu';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { compileCeilings } from '../src/bench/ceilings.ts';
+import { buildTorchStep } from '../src/bench/torch-step.ts';
 import { runCase } from '../src/conformance/run.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { reflect } from '../src/gpu/template.ts';
@@ -56,6 +57,7 @@ async function compileAll(gpu: Gpu): Promise<void> {
     assert.is(failure, undefined, `${file}: ${failure}`);
   }
   await compileCeilings(gpu);
+  (await buildTorchStep(gpu, { B: 2, seconds: 0.5 })).destroy();
   assert.is(gpu.failure(), null);
 }
 

@@ -8,7 +8,7 @@ import { addRows } from '../ops/add_rows.ts';
 import { selfAttention } from '../ops/attention.ts';
 import { conv1d } from '../ops/conv.ts';
 import { reshape } from '../ops/elementwise.ts';
-import { grad } from '../ops/grad.ts';
+import { vectorJacobianProduct } from '../ops/grad.ts';
 import { maskedInfoNCE } from '../ops/info_nce.ts';
 import { maskRows } from '../ops/mask.ts';
 import { adamw, biasCorrections } from '../optim/adamw.ts';
@@ -217,7 +217,9 @@ export async function buildTorchStep(gpu: Gpu, options: TorchStepOptions = {}): 
     [name, graph.input(name, first[name].shape, first[name].data instanceof Int32Array ? 'i32' : 'f32')])) as Record<(typeof TORCH_STEP_DATA)[number], Value>;
   try {
     const loss = forward(new Weights(parameters), pos, data), names = [...parameters.keys()];
-    grad(loss, [...parameters.values()]).forEach((g, i) => place.set(g, region(names[i]!, 'gradients')));
+    // The gradient of the loss by itself is a constant, not a launch that fills it in.
+    const seed = graph.constant('d loss', loss.shape, Float32Array.of(1));
+    vectorJacobianProduct(new Map([[loss, seed]]), [...parameters.values()]).forEach((g, i) => place.set(g, region(names[i]!, 'gradients')));
     graph.scope('optimiser', () => adamw(flat('values'), flat('gradients'), flat('expAvg'), flat('expAvgSq'), { lr, betas, eps, weightDecay }));
     const program = await compile(gpu, graph, { place, outputs: { loss }, label: 'torch step' });
     let uploaded: HostTensor | null = null;
