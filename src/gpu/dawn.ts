@@ -1,6 +1,6 @@
 // Node, Deno and Bun only: adapters through npm `webgpu`, which is Dawn.
 import { createRequire } from 'node:module';
-import { ask, addAdapterProvider } from './device.ts';
+import { ask, addAdapterProvider, languageOf } from './device.ts';
 import { embeddedDriver, hasVulkanLoader, withEmbedded } from './embedded.ts';
 import type { AdapterPreference, AdapterSource } from './adapter.ts';
 
@@ -27,10 +27,11 @@ const kept: Kept = ((globalThis as Record<symbol, unknown>)[key] ??= { objects: 
 
 /** Lets `openGpu` reach adapters through npm `webgpu`. */
 export function useDawn(): void {
-  addAdapterProvider(provide);
+  addAdapterProvider(dawnAdapter);
 }
 
-async function provide(prefer: AdapterPreference | undefined, tried: string[]): Promise<AdapterSource | null> {
+/** An adapter of npm `webgpu` that satisfies the preference; for other libraries of the same process, which look for `navigator.gpu`. */
+export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: string[]): Promise<AdapterSource | null> {
   let dawn: typeof import('webgpu');
   try {
     dawn = await import('webgpu');
@@ -48,7 +49,7 @@ async function provide(prefer: AdapterPreference | undefined, tried: string[]): 
     if (kept.system || hasVulkanLoader()) {
       kept.system ??= create();
       const adapter = await ask(kept.system, 'installed Vulkan', prefer, tried);
-      if (adapter) return { adapter, runtime };
+      if (adapter) return { adapter, runtime, language: languageOf(kept.system) };
     } else {
       tried.push('no Vulkan loader (libvulkan.so.1) is installed');
     }
