@@ -16,7 +16,7 @@ export type { ErrorCode } from './errors.ts';
 // ---------------------------------------------------------------------------------------------------------------- device
 // `openGpu()` takes the best adapter there is, or the caller's own `GPUDevice`, and says what it knows about it.
 export { openGpu } from './gpu/device.ts';
-export type { AdapterPreference, AdapterProfile, Gpu, OpenGpuOptions, SoftwareAdapter } from './gpu/device.ts';
+export type { AdapterPreference, AdapterProfile, Gpu, OpenGpuOptions, Precision, SoftwareAdapter } from './gpu/device.ts';
 
 // ----------------------------------------------------------------------------------------------------- graph and gradients
 // A graph is pure data: values with shapes, nodes that apply ops. Calling an op records a node; nothing runs.
@@ -64,6 +64,8 @@ export { accumulate } from './optim/accumulate.ts';
 export { adamw, biasCorrections } from './optim/adamw.ts';
 export type { AdamWOptions } from './optim/adamw.ts';
 export { clipCoefficient, gradNorm, scaleBy } from './optim/clip.ts';
+export { LossScaler } from './train/loss-scale.ts';
+export type { LossScaleOptions, LossScaleState } from './train/loss-scale.ts';
 export { learningRate, progressRate } from './train/schedule.ts';
 
 // ------------------------------------------------------------------------------------------------------------- compiling
@@ -89,7 +91,7 @@ export type { PretrainingGraph } from './mgf/pretraining.ts';
 export { Pretrainer } from './mgf/pretrainer.ts';
 export type { MomentState, PretrainerOptions, StepMetrics } from './mgf/pretrainer.ts';
 export { Encoder } from './mgf/encoder.ts';
-export type { ClipFeatures } from './mgf/encoder.ts';
+export type { ClipFeatures, EncoderOptions } from './mgf/encoder.ts';
 
 // ----------------------------------------------------------------------------------------------------------------- audio
 /**
@@ -114,7 +116,7 @@ export type { Batch } from './audio/source.ts';
 
 // --------------------------------------------------------------------------------------------------- health, files, conformance
 export { chanceLevels, effectiveRank, HealthMonitor } from './train/health.ts';
-export type { Alarm, AlarmKind, HealthOptions, StepHealth } from './train/health.ts';
+export type { Alarm, AlarmKind, HealthOptions, SkippedStep, StepHealth } from './train/health.ts';
 export { readSafetensors, toFloat32, writeSafetensors } from './train/safetensors.ts';
 export type { SafetensorsFile, StoredTensor, TensorToStore } from './train/safetensors.ts';
 export { writeNpy } from './train/npy.ts';

@@ -24,7 +24,7 @@ const NAMES = {
     'linear', 'logMel', 'logMelPairs', 'logSoftmax', 'maskRows', 'maskedInfoNCE', 'maskedMean', 'matmul', 'melFrames', 'mseLoss', 'narrow', 'ntXent', 'relu',
     'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'tanh', 'weightNorm', 'zeroRows',
   ],
-  optimisation: ['accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
+  optimisation: ['LossScaler', 'accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
   programs: ['ParameterStore', 'Program', 'compile'],
   mgf: [
     'Encoder', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
