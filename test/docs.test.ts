@@ -43,7 +43,7 @@ const help = (command: string): Promise<string> => {
   return found;
 };
 const optionsIn = (source: string) => new Set(source.match(/(?<![\w-])--[a-z][a-z-]*/g) ?? []);
-const COMMANDS = ['quickstart', 'pretrain', 'embed', 'info', 'conformance'];
+const COMMANDS = ['quickstart', 'pretrain', 'embed', 'info', 'conformance', 'bench'];
 
 // ------------------------------------------------------------------------------------------------------- TypeScript blocks
 
@@ -100,7 +100,7 @@ test('every command in the documents exists, with every option', async () => {
   const problems: string[] = [];
   for (const block of blocks.filter((b) => b.language === 'bash')) {
     for (const line of block.code.replaceAll('\\\n', ' ').split('\n').flatMap((l) => l.replace(/\s#.*$/, '').split('&&')).map((l) => l.trim()).filter(Boolean)) {
-      const own = /^(?:npx mgf|mgf|node dist\/mgf\.js|npm run (?:quickstart|conformance) --)\s+(.*)$/.exec(line), script = /^npm (?:run ([\w:]+)|test)/.exec(line);
+      const own = /^(?:npx mgf|mgf|node dist\/mgf\.js|npm run (?:quickstart|conformance|bench) --)\s+(.*)$/.exec(line), script = /^npm (?:run ([\w:]+)|test)/.exec(line);
       if (script && !scripts[script[1] ?? 'test']) problems.push(`${where(block)}: no npm script in "${line}"`);
       if (!own) {
         if (!script && !/^(npm (ci|install)|apt-get|sudo apt-get|tensorboard|git clone|cd|node test\/run\.mjs|node build\.mjs|\.ci\/)/.test(line)) problems.push(`${where(block)}: nothing checks "${line}"`);

@@ -1,6 +1,7 @@
 /** Checks and times engines on one workload. Nothing is timed that was not found right first. */
 import type { Arm, Engine, HostTensors, Workload } from './contract.ts';
 import { referenceOf, type Reference } from './reference.ts';
+import { stepReferences } from './reference-step.ts';
 import { statistics, wantsMore, type Repetition, type Timing } from './statistics.ts';
 
 /** An arm that can say more than the contract asks for. */
@@ -65,8 +66,9 @@ async function check(arm: Arm, references: readonly Reference[]): Promise<string
 
 const reason = (error: unknown): string => `failed: ${((error as Error)?.message ?? String(error)).split('\n')[0]!}`;
 
-/** The references of all input sets. */
-export const referencesOf = (workload: Workload, sets: readonly HostTensors[]): Reference[] => sets.map((inputs) => referenceOf(workload, inputs));
+/** The references of all input sets, in the order in which an arm runs them first. */
+export const referencesOf = (workload: Workload, sets: readonly HostTensors[]): Reference[] =>
+  (workload.work.op === 'torch_step' ? stepReferences(sets) : sets.map((inputs) => referenceOf(workload, inputs)));
 
 /**
  * Times arms on one workload in turns: every round runs each of them once, in an order that rotates with the round, on input set `round mod sets`.

@@ -17,6 +17,7 @@ import type { Program } from '../plan/program.ts';
 import { byteSize, type Region } from '../plan/storage.ts';
 import type { HostTensors, Work, Workload } from './contract.ts';
 import type { OwnArm } from './measure.ts';
+import { buildTorchStep, TORCH_STEP_DATA, type TorchStepBatch, type TorchStepWork } from './torch-step.ts';
 
 type Values = Readonly<Record<string, Value>>;
 
@@ -48,8 +49,35 @@ export const buildWork: BuildWork = (work, v) => {
   }
 };
 
+/** The training step: the data of a set go up with it, as in training; parameters go on from run to run. */
+async function torchStepArm(gpu: Gpu, { B, seconds }: TorchStepWork, sets: readonly HostTensors[]): Promise<OwnArm> {
+  const part = (set: HostTensors, data: boolean): HostTensors => Object.fromEntries(Object.entries(set).filter(([name]) => (TORCH_STEP_DATA as readonly string[]).includes(name) === data));
+  let current = 0, count = 0, loss = NaN;
+  const step = await buildTorchStep(gpu, {
+    B, seconds,
+    inputs: {
+      frames: sets[0]!['mask']!.shape[1]!, anchors: sets[0]!['anchor']!.shape[0]!, parameters: part(sets[0]!, false),
+      batch: () => part(sets[current]!, true) as unknown as TorchStepBatch,
+    },
+  });
+  return {
+    engine: 'mgf', deviceTime: null,
+    async run(set) {
+      current = set;
+      const result = await step.step(count++);
+      loss = result.loss;
+      return result.ms;
+    },
+    poison: () => step.programs.forEach((p) => p.poison()),
+    outputs: async () => ({ y: Float32Array.of(loss) }),
+    peakBytes: async () => step.bytes,
+    dispose: async () => step.destroy(),
+  };
+}
+
 /** Opens the arm of a workload. Throws what `compile` throws, among it MGFError 'limit' for tensors that the adapter has no room for. */
 export async function mgfArm(gpu: Gpu, { name, work, grad }: Workload, sets: readonly HostTensors[], build: BuildWork = buildWork): Promise<OwnArm> {
+  if (work.op === 'torch_step') return torchStepArm(gpu, work, sets);
   const buffers: GPUBuffer[] = [], programs: Program[] = [];
   const wanted = Object.entries(sets[0]!).filter(([input, t]) => input !== 'up' && t.data instanceof Float32Array).map(([input]) => input);
   const dispose = (): void => {

@@ -1,6 +1,4 @@
 /** Pieces of the float64 references that have a gradient of their own. */
-import type { Work } from './contract.ts';
-
 type Numbers = ArrayLike<number>;
 
 const dot = (a: Numbers, ai: number, b: Numbers, bi: number, n: number): number => {
@@ -67,28 +65,34 @@ export function attentionHead(q: Float64Array, k: Float64Array, v: Float64Array,
 
 const TEMPERATURE = 0.1;
 
-/** Masked InfoNCE over rows: the mean loss, and both gradients times `up`. */
-export function infoNce({ N, K, P }: Extract<Work, { op: 'info_nce' }>, a: Numbers, z: Numbers, negatives: Numbers, up: number | null):
-{ y: number; dAnchors: Float64Array | null; dCandidates: Float64Array | null } {
-  const norms = (x: Numbers): Float64Array => Float64Array.from({ length: N }, (_, r) => Math.sqrt(dot(x, r * P, x, r * P, P)));
-  const an = norms(a), zn = norms(z), dAnchors = up === null ? null : new Float64Array(N * P), dCandidates = up === null ? null : new Float64Array(N * P);
-  let loss = 0;
+export interface Contrast { anchor: Numbers; negatives: Numbers; /** Of an anchor in the mean; the sum of them divides it. */ weight: Numbers }
+
+/**
+ * Masked InfoNCE over rows of P channels: the weighted mean over anchors of the cross-entropy of cosine / 0.1 of a[anchor] with z[anchor] against those
+ * with z[negatives], and both gradients times `up`.
+ */
+export function infoNce(P: number, a: Numbers, z: Numbers, { anchor, negatives, weight }: Contrast, up: number | null): { y: number; da: Float64Array | null; dz: Float64Array | null } {
+  const F = a.length / P, N = anchor.length, K = negatives.length / N, total = Math.max(1, Array.from(weight).reduce((x, w) => x + w, 0));
+  const norms = (x: Numbers): Float64Array => Float64Array.from({ length: F }, (_, r) => Math.sqrt(dot(x, r * P, x, r * P, P)));
+  const an = norms(a), zn = norms(z), da = up === null ? null : new Float64Array(F * P), dz = up === null ? null : new Float64Array(F * P);
+  let y = 0;
   for (let n = 0; n < N; n++) {
-    const rows = [n, ...Array.from({ length: K }, (_, k) => negatives[n * K + k]!)], cosines = rows.map((r) => dot(a, n * P, z, r * P, P) / (an[n]! * zn[r]!));
-    const p = rowSoftmax(Float64Array.from(cosines, (c) => c / TEMPERATURE));
-    loss -= Math.log(p[0]!) / N;
-    if (!dAnchors || !dCandidates) continue;
+    if (!weight[n]) continue;
+    const own = anchor[n]!, rows = [own, ...Array.from({ length: K }, (_, k) => negatives[n * K + k]!)], cosines = rows.map((r) => dot(a, own * P, z, r * P, P) / (an[own]! * zn[r]!));
+    const p = rowSoftmax(Float64Array.from(cosines, (c) => c / TEMPERATURE)), share = weight[n]! / total;
+    y -= share * Math.log(p[0]!);
+    if (!da || !dz) continue;
     rows.forEach((r, j) => {
       // d cos(a, z) / d a = (z / |z| - cos a / |a|) / |a|, and the same the other way round.
-      const g = (up! * (p[j]! - Number(j === 0))) / (N * TEMPERATURE);
+      const g = (up! * share * (p[j]! - Number(j === 0))) / TEMPERATURE;
       for (let i = 0; i < P; i++) {
-        const ua = a[n * P + i]! / an[n]!, uz = z[r * P + i]! / zn[r]!;
-        dAnchors[n * P + i]! += (g * (uz - cosines[j]! * ua)) / an[n]!;
-        dCandidates[r * P + i]! += (g * (ua - cosines[j]! * uz)) / zn[r]!;
+        const ua = a[own * P + i]! / an[own]!, uz = z[r * P + i]! / zn[r]!;
+        da[own * P + i]! += (g * (uz - cosines[j]! * ua)) / an[own]!;
+        dz[r * P + i]! += (g * (ua - cosines[j]! * uz)) / zn[r]!;
       }
     });
   }
-  return { y: loss, dAnchors, dCandidates };
+  return { y, da, dz };
 }
 
 // ------------------------------------------------------------------------------------------------ the transformer layer
@@ -106,13 +110,13 @@ function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-z * z) / (Math.sqrt(Math.PI) * (z + fraction)));
 }
 
-const gelu = (x: number): number => 0.5 * x * (1 + erf(x / Math.SQRT2));
-const geluSlope = (x: number): number => 0.5 * (1 + erf(x / Math.SQRT2)) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI);
+export const gelu = (x: number): number => 0.5 * x * (1 + erf(x / Math.SQRT2));
+export const geluSlope = (x: number): number => 0.5 * (1 + erf(x / Math.SQRT2)) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI);
 
-interface Part { y: Float64Array; back: (dy: Float64Array) => Float64Array }
+export interface Part { y: Float64Array; back: (dy: Float64Array) => Float64Array }
 
 /** y = x w^T + b over rows; `back` writes the parameters' gradients and returns that of x. */
-function dense(x: Float64Array, w: Numbers, b: Numbers, I: number, O: number, into: (dw: Float64Array, db: Float64Array) => void): Part {
+export function dense(x: Float64Array, w: Numbers, b: Numbers, I: number, O: number, into: (dw: Float64Array, db: Float64Array) => void): Part {
   const M = x.length / I, y = new Float64Array(M * O), weights = Float64Array.from(w);
   for (let m = 0; m < M; m++) for (let o = 0; o < O; o++) y[m * O + o] = b[o]! + dot(x, m * I, weights, o * I, I);
   return {
@@ -132,7 +136,7 @@ function dense(x: Float64Array, w: Numbers, b: Numbers, I: number, O: number, in
   };
 }
 
-function norm(x: Float64Array, weight: Numbers, bias: Numbers, D: number, into: (dw: Float64Array, db: Float64Array) => void): Part {
+export function norm(x: Float64Array, weight: Numbers, bias: Numbers, D: number, into: (dw: Float64Array, db: Float64Array) => void): Part {
   const rows = Array.from({ length: x.length / D }, (_, r) => rowNorm(x.subarray(r * D, (r + 1) * D))), y = new Float64Array(x.length);
   rows.forEach((row, r) => row.y.forEach((h, i) => { y[r * D + i] = h * weight[i]! + bias[i]!; }));
   return {
@@ -175,20 +179,24 @@ function heads(qkv: Float64Array, { B, T, D, H }: { B: number; T: number; D: num
   };
 }
 
-const plus = (a: Float64Array, b: Float64Array): Float64Array => a.map((v, i) => v + b[i]!);
+export const plus = (a: Float64Array, b: Float64Array): Float64Array => a.map((v, i) => v + b[i]!);
 
 /** Pre-norm layer as the contract describes it; gradients of sum(y * up) by input name. */
-export function transformerLayer(work: Extract<Work, { op: 'transformer_layer' }>, v: Readonly<Record<string, Numbers>>, up: Numbers | null):
-{ y: Float64Array; gradients: Record<string, Float64Array> | null } {
+export function transformerLayer(work: { B: number; T: number; D: number; H: number; F: number }, v: Readonly<Record<string, Numbers>>):
+{ y: Float64Array; back: (up: Numbers) => Record<string, Float64Array> } {
   const { D, F } = work, gradients: Record<string, Float64Array> = {}, x = Float64Array.from(v['x']!);
   const into = (name: string) => (dw: Float64Array, db: Float64Array): void => { gradients[`${name}.weight`] = dw; gradients[`${name}.bias`] = db; };
   const linear = (name: string, input: Float64Array, I: number, O: number): Part => dense(input, v[`${name}.weight`]!, v[`${name}.bias`]!, I, O, into(name));
   const normed = (name: string, input: Float64Array): Part => norm(input, v[`${name}.weight`]!, v[`${name}.bias`]!, D, into(name));
   const norm1 = normed('norm1', x), qkv = linear('qkv', norm1.y, D, 3 * D), attended = heads(qkv.y, work), proj = linear('proj', attended.y, D, D);
   const h = plus(x, proj.y), norm2 = normed('norm2', h), ffn1 = linear('ffn1', norm2.y, D, F), ffn2 = linear('ffn2', ffn1.y.map(gelu), F, D), y = plus(h, ffn2.y);
-  if (!up) return { y, gradients: null };
-  const dy = Float64Array.from(up), slopes = ffn2.back(dy).map((g, i) => g * geluSlope(ffn1.y[i]!));
-  const dh = plus(dy, norm2.back(ffn1.back(slopes)));
-  gradients['x'] = plus(dh, norm1.back(qkv.back(attended.back(proj.back(dh)))));
-  return { y, gradients };
+  return {
+    y,
+    back: (up) => {
+      const dy = Float64Array.from(up), slopes = ffn2.back(dy).map((g, i) => g * geluSlope(ffn1.y[i]!));
+      const dh = plus(dy, norm2.back(ffn1.back(slopes)));
+      gradients['x'] = plus(dh, norm1.back(qkv.back(attended.back(proj.back(dh)))));
+      return gradients;
+    },
+  };
 }

@@ -32,16 +32,17 @@ export function referenceOf({ work, grad }: Workload, inputs: HostTensors): Refe
     case 'layer_norm': return layerNorm(work, grad, arrays, each, random);
     case 'attention': return attention(work, grad, arrays, random);
     case 'info_nce': {
-      const { y, dAnchors, dCandidates } = infoNce(work, arrays['anchors']!, arrays['candidates']!, arrays['negatives']!, grad ? arrays['up']![0]! : null);
+      const { N, P } = work, contrast = { anchor: Array.from({ length: N }, (_, n) => n), negatives: arrays['negatives']!, weight: new Array<number>(N).fill(1) };
+      const { y, da, dz } = infoNce(P, arrays['anchors']!, arrays['candidates']!, contrast, grad ? arrays['up']![0]! : null);
       if (!grad) return { y: each([1], () => y) };
-      return { 'd.anchors': each(shape('anchors'), (i) => dAnchors![i]!), 'd.candidates': each(shape('candidates'), (i) => dCandidates![i]!) };
+      return { 'd.anchors': each(shape('anchors'), (i) => da![i]!), 'd.candidates': each(shape('candidates'), (i) => dz![i]!) };
     }
     case 'transformer_layer': {
-      const { y, gradients } = transformerLayer(work, arrays, grad ? arrays['up']! : null);
+      const { y, back } = transformerLayer(work, arrays);
       if (!grad) return { y: each(outputShape(work), (i) => y[i]!) };
-      return Object.fromEntries(Object.entries(gradients!).map(([name, g]) => [`d.${name}`, each(shape(name), (i) => g[i]!)]));
+      return Object.fromEntries(Object.entries(back(arrays['up']!)).map(([name, g]) => [`d.${name}`, each(shape(name), (i) => g[i]!)]));
     }
-    case 'torch_step': throw new RangeError('the torch step is checked by its losses, see src/bench/torch-step.ts');
+    case 'torch_step': throw new RangeError('a training step depends on the ones before it: see src/bench/reference-step.ts');
   }
 }
 

@@ -24,6 +24,10 @@ const result = v.object({
   share: v.optional(number),
   /** Launches in a step. */
   calls: v.optional(count),
+  /** Growth: where on its axis, arithmetic, and bytes of the tensor that this engine does without. */
+  value: v.optional(number),
+  flops: v.optional(number),
+  gathered_bytes: v.optional(number),
 });
 
 const excluded = v.object({ suite: v.string(), name: v.string(), engine: v.string(), reason: v.string() });

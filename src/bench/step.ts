@@ -11,6 +11,7 @@ import { Pretrainer } from '../mgf/pretrainer.ts';
 import { weightScalar } from '../mgf/pretraining.ts';
 import { mgfParameters } from '../mgf/weights.ts';
 import { biasCorrections } from '../optim/adamw.ts';
+import type { PlannedDispatch } from '../plan/program.ts';
 import { profileProgram, type Profile } from './profile.ts';
 import { uniforms, workloadOf } from './workloads.ts';
 
@@ -82,6 +83,7 @@ export interface StepRun { readonly ms: number; /** Until everything was submitt
 export interface OpenStep {
   readonly run: RunConfig;
   readonly info: Pretrainer['info'];
+  readonly dispatches: readonly PlannedDispatch[];
   /** Bytes of parameters, gradients, moments and activations on the device. */
   readonly deviceBytes: number;
   /** One optimiser update on batch `i` of two, in turns. */
@@ -98,7 +100,7 @@ export async function openStep(gpu: Gpu, run: RunConfig): Promise<OpenStep> {
   const metrics = (i: number, learningRate: number, step: number) => pretrainer.step([batches[i % 2]!], { step, learningRate });
   let count = 0;
   return {
-    run, info, deviceBytes: info.activationBytes + 16 * info.parameters,
+    run, info, dispatches: program.dispatches, deviceBytes: info.activationBytes + 16 * info.parameters,
     async step(i) {
       const started = performance.now(), pending = metrics(i, 1e-5, count++), hostMs = performance.now() - started, { total } = await pending;
       return { ms: performance.now() - started, hostMs, loss: total };
@@ -117,7 +119,7 @@ export async function openStep(gpu: Gpu, run: RunConfig): Promise<OpenStep> {
       return after.total < first.total ? null : `an update along the gradient moved the loss from ${first.total} to ${after.total}`;
     },
     profile: () => profileProgram(gpu, program, {
-      lr: 0, ...biasCorrections(1, run.train.betas), seed_lo: 0, seed_hi: 0, step: 0, keep: 0, ...Object.fromEntries(SCALES.map((s) => [weightScalar(s), run.mgf.loss_weights[s]])),
+      lr: 0, ...biasCorrections(1, run.train.betas), seed_lo: 0, seed_hi: 0, step: 0, keep: 0, loss_scale: 1, loss_unscale: 1, ...Object.fromEntries(SCALES.map((s) => [weightScalar(s), run.mgf.loss_weights[s]])),
     }),
     destroy: () => pretrainer.destroy(),
   };

@@ -2,6 +2,7 @@
 import { elements } from '../graph/graph.ts';
 import { MGFError } from '../errors.ts';
 import type { HostTensor, HostTensors, Work, Workload } from './contract.ts';
+import { torchStepSets } from './torch-step.ts';
 
 type Kind = 'normal' | 'gain' | 'small' | 'negatives';
 
@@ -132,6 +133,10 @@ function fill({ shape, kind, scale = 1 }: InputSpec, next: () => number): HostTe
   for (let i = 0; i < n; i++) data[i] = centre + spread * 2 * (next() + next() + next() - 1.5);
   return { shape, data };
 }
+
+/** Input sets of a workload, for arms to rotate through. */
+export const inputSets = (workload: Workload, count = 2): HostTensors[] => (workload.work.op === 'torch_step' ? torchStepSets(1, workload.work, count)
+  : Array.from({ length: count }, (_, i) => createInputs(workload, i + 1)));
 
 /** Inputs of a workload by name, a function of the seed; with `up` where gradients are asked for. */
 export function createInputs({ work, grad }: Workload, seed: number): HostTensors {

@@ -1,0 +1,84 @@
+/** The roofline of an adapter: GFLOP/s against FLOPs per byte on logarithmic axes, its measured ceilings as lines, workloads and a step's kernels as dots. */
+import * as Plot from '@observablehq/plot';
+import { parseHTML } from 'linkedom';
+import { MGFError } from '../errors.ts';
+import type { Result, ResultsFile } from './results.ts';
+
+const WIDTH = 960, HEIGHT = 560;
+const MARGIN = { left: 56, right: 190, top: 28, bottom: 44 };
+
+/** One picture for light and dark pages: colours follow the reader's scheme, also inside an <img>. */
+const STYLE = `svg { --surface: #fff; --ink: #1c1d1f; --muted: #64686e; --line: #e7e7e3; --axis: #b5b7b3; --accent: #2563c9; --reference: #b4530a; background: var(--surface); color: var(--muted);
+font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
+@media (prefers-color-scheme: dark) { svg { --surface: #1c1e21; --ink: #eceded; --muted: #9ba1a8; --line: #2c2f33; --axis: #51565c; --accent: #7ab0ff; --reference: #f0a35e; } }
+text { white-space: pre; }`;
+
+interface Dot { name: string; intensity: number; gflops: number; kind: 'forward' | 'gradient' | 'step' }
+/** A dot's name beside it, moved up or down until it covers no other. */
+interface Label { dot: Dot; x: number; y: number; at: number }
+
+function dots(results: readonly Result[]): Dot[] {
+  return results.filter((r) => r.suite === 'kernels' && r.gflops && r.gbps).map((r): Dot => ({
+    name: r.name, intensity: r.gflops! / r.gbps!, gflops: r.gflops!, kind: r.share !== undefined ? 'step' : r.name.endsWith('-grad') ? 'gradient' : 'forward',
+  }));
+}
+
+const logTicks = ([low, high]: [number, number]): number[] => {
+  const first = Math.ceil(Math.log10(low)), last = Math.floor(Math.log10(high));
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => Number(`1e${first + i}`));
+};
+
+/** SVG text. Throws MGFError 'data' when the file holds no ceilings or no kernel with both rates. */
+export function rooflinePlot(file: ResultsFile): string {
+  const points = dots(file.results), find = (name: string): Result | undefined => file.results.find((r) => r.suite === 'ceilings' && r.name === name);
+  const peak = find('multiply-add')?.gflops, bandwidth = find('copy')?.gbps;
+  if (!peak || !bandwidth || points.length === 0) throw new MGFError('data', 'A roofline needs both ceilings and at least one kernel with GFLOP/s and GB/s; measure with `mgf bench kernels --json FILE`.');
+  const spread = (values: number[], factor: number): [number, number] => [Math.min(...values) / factor, Math.max(...values) * factor];
+  const ridge = peak / bandwidth, x = spread([...points.map((p) => p.intensity), ridge], 2), y = spread([...points.map((p) => p.gflops), peak], 1.6);
+  const scale = (value: number, [low, high]: [number, number], from: number, to: number): number => from + ((Math.log(value) - Math.log(low)) / (Math.log(high) - Math.log(low))) * (to - from);
+  const unscale = (pixel: number, [low, high]: [number, number], from: number, to: number): number => low * (high / low) ** ((pixel - from) / (to - from));
+  const px = (v: number): number => scale(v, x, MARGIN.left, WIDTH - MARGIN.right), py = (v: number): number => scale(v, y, HEIGHT - MARGIN.bottom, MARGIN.top);
+  const labels = place(points.filter((p) => p.kind !== 'step').map((dot) => ({ dot, x: px(dot.intensity), y: py(dot.gflops), at: 0 })));
+  const back = (pixel: number): number => unscale(pixel, y, HEIGHT - MARGIN.bottom, MARGIN.top);
+  const right = (l: Label): number => unscale(l.x + 9, x, MARGIN.left, WIDTH - MARGIN.right);
+  const corner = Math.max(x[0], y[0] / bandwidth), roof = [{ i: corner, g: bandwidth * corner }, { i: ridge, g: peak }, { i: x[1], g: peak }];
+  const { document } = parseHTML('<!doctype html><html><body></body></html>');
+  const svg = Plot.plot({
+    document: document as unknown as Document, width: WIDTH, height: HEIGHT, marginLeft: MARGIN.left, marginRight: MARGIN.right, marginTop: MARGIN.top, marginBottom: MARGIN.bottom,
+    ariaLabel: `Roofline of ${file.adapter}`,
+    x: { type: 'log', domain: x, label: 'FLOPs per byte', ticks: logTicks(x), tickFormat: String },
+    y: { type: 'log', domain: y, label: 'GFLOP/s', ticks: logTicks(y), tickFormat: String },
+    marks: [
+      Plot.gridX({ stroke: 'var(--line)', strokeOpacity: 1, ticks: logTicks(x) }), Plot.gridY({ stroke: 'var(--line)', strokeOpacity: 1, ticks: logTicks(y) }),
+      Plot.line(roof, { x: 'i', y: 'g', stroke: 'var(--reference)', strokeWidth: 2 }),
+      Plot.text([`${peak.toFixed(0)} GFLOP/s multiply-add`], { x: () => x[1], y: () => peak, textAnchor: 'end', dy: -8, fill: 'var(--reference)' }),
+      Plot.text([`${bandwidth.toFixed(1)} GB/s copy`], { x: () => corner, y: () => bandwidth * corner, textAnchor: 'start', dx: 12, dy: 4, fill: 'var(--reference)' }),
+      Plot.dot(points.filter((p) => p.kind === 'step'), { x: 'intensity', y: 'gflops', r: 2.5, fill: 'var(--muted)', fillOpacity: 0.7, title: 'name' }),
+      Plot.link(labels, { x1: (l: Label) => l.dot.intensity, y1: (l: Label) => l.dot.gflops, x2: right, y2: (l: Label) => back(l.at), stroke: 'var(--axis)', strokeWidth: 0.75 }),
+      Plot.dot(points.filter((p) => p.kind !== 'step'), {
+        x: 'intensity', y: 'gflops', r: 4, fill: (p: Dot) => (p.kind === 'forward' ? 'var(--accent)' : 'var(--surface)'), stroke: 'var(--accent)', strokeWidth: 1.5, title: 'name',
+      }),
+      Plot.text(labels, { x: right, y: (l: Label) => back(l.at), text: (l: Label) => l.dot.name, textAnchor: 'start', dx: 2, fill: 'var(--ink)', stroke: 'var(--surface)', strokeWidth: 3 }),
+    ],
+  });
+  svg.querySelectorAll('style').forEach((style) => style.remove());
+  const style = document.createElementNS('http://www.w3.org/2000/svg', 'style');
+  style.textContent = STYLE;
+  svg.insertBefore(style as unknown as SVGElement, svg.firstChild);
+  svg.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
+  svg.setAttribute('role', 'img');
+  return svg.outerHTML;
+}
+
+/** Gives every label a height of its own among those that would lie under it: from the top down, then back up from the lower edge. */
+function place(labels: Label[]): Label[] {
+  const gap = 13, width = 150, sorted = labels.map((l) => ({ ...l, at: l.y })).sort((a, b) => a.y - b.y);
+  const near = (a: Label, b: Label): boolean => Math.abs(a.x - b.x) < width;
+  sorted.forEach((l, i) => { for (const other of sorted.slice(0, i)) if (near(l, other) && l.at < other.at + gap) l.at = other.at + gap; });
+  const bottom = HEIGHT - MARGIN.bottom - 6;
+  for (let i = sorted.length - 1; i >= 0; i--) {
+    sorted[i]!.at = Math.min(sorted[i]!.at, bottom);
+    for (const other of sorted.slice(i + 1)) if (near(sorted[i]!, other) && sorted[i]!.at > other.at - gap) sorted[i]!.at = other.at - gap;
+  }
+  return sorted;
+}
