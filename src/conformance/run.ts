@@ -16,22 +16,22 @@ export interface CaseResult { readonly file: string; readonly op: string; readon
 
 export const builders: Readonly<Record<string, CaseBuilder>> = { ...matrixCases, ...lossCases, ...normCases };
 
-/** Runs one case on a device. A case of an op that does not exist fails, it is not skipped. */
-export async function runCase(gpu: Gpu, bytes: Uint8Array, file: string): Promise<CaseResult> {
+/** Runs one case on a device. A case of an op that `table` does not hold fails, it is not skipped. */
+export async function runCase(gpu: Gpu, bytes: Uint8Array, file: string, table: Readonly<Record<string, CaseBuilder>> = builders): Promise<CaseResult> {
   let op = '?';
   try {
     const parsed = parseCase(bytes, file);
     op = parsed.op;
-    const checks = op === 'mgf_model' ? await runModelCase(gpu, parsed) : await runOpCase(gpu, parsed);
+    const checks = op === 'mgf_model' ? await runModelCase(gpu, parsed) : await runOpCase(gpu, parsed, table);
     return { file, op, checks, passed: checks.length > 0 && checks.every((c) => c.passed) };
   } catch (error) {
     return { file, op, checks: [], passed: false, failure: (error as Error).message };
   }
 }
 
-async function runOpCase(gpu: Gpu, file: CaseFile): Promise<Check[]> {
-  const build = builders[file.op];
-  if (!build) throw new MGFError('data', `no op "${file.op}"; there are ${Object.keys(builders).sort().join(', ')}, mgf_model`);
+async function runOpCase(gpu: Gpu, file: CaseFile, table: Readonly<Record<string, CaseBuilder>>): Promise<Check[]> {
+  const build = table[file.op];
+  if (!build) throw new MGFError('data', `no op "${file.op}"; there are ${Object.keys(table).sort().join(', ')}, mgf_model`);
   const graph = new Graph(), inputs = new Map<string, { value: Value; layout: Layout; host: Host }>();
   const tensor = (name: string): Host => {
     const found = file.tensors.get(`in.${name}`);

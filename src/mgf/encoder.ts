@@ -10,7 +10,7 @@ import { ParameterStore, type HostTensor } from '../plan/parameters.ts';
 import type { Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
 import type { MGFConfig } from './config.ts';
-import { encoder, framesOf } from './network.ts';
+import { encoder, framesOf, wantsFlash } from './network.ts';
 import { initialValues, mgfParameters } from './weights.ts';
 
 /** Batches are padded to whole steps of this many samples (0.2 s), so that clips of similar length share a program. */
@@ -138,7 +138,7 @@ export class Encoder {
     const mel = config.frontend === 'mel'
       ? logMelPairs(wave, { nMels: config.n_mels, frames: T, melFrames: ragged ? graph.input('mel_frames', [R], 'i32') : null, frameMask }).features
       : null;
-    const { states } = encoder(config, new Weights(parameters), { wave, mel, frameMask, spanMask: null }, false);
+    const { states } = encoder(config, new Weights(parameters), { wave, mel, frameMask, spanMask: null }, false, wantsFlash(config, this.#gpu.profile, R, T));
     return compile(this.#gpu, graph, { place, keep: Object.fromEntries(layers.map((l) => [`layer ${l}`, states[l]!])), label: 'encoder', ...this.#options });
   }
 

@@ -1,3 +1,4 @@
+import type { AdapterProfile } from '../gpu/device.ts';
 import type { Value } from '../graph/graph.ts';
 import { dense, norm, transformerLayer } from '../nn/layers.ts';
 import type { Weights } from '../nn/weights.ts';
@@ -5,6 +6,7 @@ import { gelu } from '../ops/activation.ts';
 import { conv1d } from '../ops/conv.ts';
 import { dropout } from '../ops/dropout.ts';
 import { add, reshape } from '../ops/elementwise.ts';
+import { flashHeadSize } from '../ops/flash_attention.ts';
 import { groupNorm } from '../ops/group_norm.ts';
 import { layerNorm } from '../ops/layer_norm.ts';
 import { maskRows, zeroRows } from '../ops/mask.ts';
@@ -36,8 +38,17 @@ export interface NetworkOutputs {
   readonly states: readonly Value[];
 }
 
-/** MGF's encoder: front end, projection, masking, positions, transformer. `training` turns dropout on. */
-export function encoder(c: MGFConfig, w: Weights, inputs: NetworkInputs, training: boolean): NetworkOutputs {
+/**
+ * Whether attention over `rows` rows of `frames` frames should keep no scores: on GPUs, and wherever the scores would be larger than one binding may be.
+ * On software adapters kept scores are faster at every length (kernels/README.md).
+ */
+export function wantsFlash(c: MGFConfig, adapter: AdapterProfile, rows: number, frames: number): boolean {
+  const { hidden_size: D, num_attention_heads: heads } = c, scores = 4 * rows * heads * frames * Math.ceil(frames / 4) * 4;
+  return flashHeadSize(D / heads) && ((adapter.kind === 'gpu' && adapter.family === 'gpu') || scores > adapter.limits.maxStorageBufferBindingSize);
+}
+
+/** MGF's encoder: front end, projection, masking, positions, transformer. `training` turns dropout on; for `flash` see `wantsFlash`. */
+export function encoder(c: MGFConfig, w: Weights, inputs: NetworkInputs, training: boolean, flash: boolean): NetworkOutputs {
   const { graph } = inputs.wave, { frameMask } = inputs;
   const hidden = training ? c.hidden_dropout : 0;
   const z = graph.scope('feature_extractor', () => (c.frontend === 'mel' ? melFrontEnd(c, w.at('feature_extractor'), inputs.mel!, frameMask) : waveFrontEnd(c, w.at('feature_extractor'), inputs.wave)));
@@ -55,7 +66,7 @@ export function encoder(c: MGFConfig, w: Weights, inputs: NetworkInputs, trainin
     for (let i = 0; i < c.num_hidden_layers; i++) {
       states.push(graph.scope(`layers.${i}`, () => transformerLayer(w.at('encoder.layers', i), states.at(-1)!, {
         heads: c.num_attention_heads, eps: c.layer_norm_eps, stable: c.do_stable_layer_norm, keyMask: frameMask,
-        hiddenDropout: hidden, attentionDropout: training ? c.attention_dropout : 0,
+        hiddenDropout: hidden, attentionDropout: training ? c.attention_dropout : 0, flash,
       })));
     }
     if (c.do_stable_layer_norm) states.push(norm(last, states.pop()!, c.layer_norm_eps));

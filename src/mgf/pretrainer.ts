@@ -13,7 +13,7 @@ import { ParameterStore, type HostTensor, type StoreBuffer } from '../plan/param
 import type { HostArray, Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
 import type { RunConfig, Scale, TrainConfig } from './config.ts';
-import { framesOf } from './network.ts';
+import { framesOf, wantsFlash } from './network.ts';
 import { activeScales, pretrainingGraph, weightScalar, type BatchShape, type PretrainingGraph } from './pretraining.ts';
 import { initialValues, mgfParameters } from './weights.ts';
 
@@ -172,7 +172,7 @@ export class Pretrainer {
 
   async #compileEvaluation(): Promise<Program> {
     const place = new Map<Value, Region>(), shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
-    const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false);
+    const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false, wantsFlash(this.#run.mgf, this.#gpu.profile, shape.R, this.framesPerCrop));
     const { network, reconstruction, predictedLogMel, logMelTarget } = built;
     return compile(this.#gpu, built.graph, {
       place, label: 'evaluation', precision: this.#run.train.precision,
@@ -221,7 +221,7 @@ function optimise(train: TrainConfig, store: ParameterStore, graph: Graph, gradi
 async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], store: ParameterStore, micro: boolean): Promise<Program> {
   const place = new Map<Value, Region>();
   let parameters = new Map<string, Value>();
-  const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true);
+  const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)));
   // A parameter that the active losses do not reach (the mask vector without masks) has no gradient: its part of the buffer stays 0.
   const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
   grad(built.total, trained.map(([, value]) => value), scalar(LOSS_SCALE)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));

@@ -31,14 +31,14 @@ export const weightScalar = (s: Scale): string => `weight.${s}`;
  * The four losses as a graph. Inputs: `wave` [R, L]; `spans` [R, T] f32 (1 = masked); `anchor` i32 [N], `negatives` i32 [N, K], `anchor_weight` f32 [N]
  * (0 = unused slot); with `ragged` also `frame_mask` [R, T] f32 and `mel_frames` i32 [R].
  */
-export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readonly Scale[], declare: (graph: Graph) => ReadonlyMap<string, Value>, training: boolean): PretrainingGraph {
+export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readonly Scale[], declare: (graph: Graph) => ReadonlyMap<string, Value>, training: boolean, flash = false): PretrainingGraph {
   const graph = new Graph(), w = new Weights(declare(graph));
   const { R, L, N, ragged } = shape, T = framesOf(L, c), K = c.num_negatives;
   const wave = graph.input('wave', [R, L]);
   const frameMask = ragged ? graph.input('frame_mask', [R, T]) : null;
   const mel = graph.scope('log_mel', () => logMelPairs(wave, { nMels: c.n_mels, frames: T, melFrames: ragged ? graph.input('mel_frames', [R], 'i32') : null, frameMask }));
   const spanMask = scales.includes('phoneme') || N > 0 ? graph.input('spans', [R, T]) : null;
-  const network = encoder(c, w, { wave, mel: mel.features, frameMask, spanMask }, training);
+  const network = encoder(c, w, { wave, mel: mel.features, frameMask, spanMask }, training, flash);
 
   const losses: Partial<Record<Scale, Value>> = {};
   let accuracy: Value | null = null, reconstruction: Value | null = null, predictedLogMel: Value | null = null;

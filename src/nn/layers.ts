@@ -24,11 +24,13 @@ export interface TransformerOptions {
   readonly keyMask: Value | null;
   readonly hiddenDropout: number;
   readonly attentionDropout: number;
+  /** Attention keeps no scores (src/ops/flash_attention.ts). */
+  readonly flash?: boolean;
 }
 
 /** One transformer encoder layer with wav2vec 2.0's parameter names (q, k, v fused as `attention.qkv_proj`). x [B, T, D] -> [B, T, D]. */
 export function transformerLayer(w: Weights, x: Value, o: TransformerOptions): Value {
-  const attend = (h: Value): Value => selfAttention(dense(w.at('attention.qkv_proj'), h), o.heads, { keyMask: o.keyMask, dropout: o.attentionDropout });
+  const attend = (h: Value): Value => selfAttention(dense(w.at('attention.qkv_proj'), h), o.heads, { keyMask: o.keyMask, dropout: o.attentionDropout, flash: o.flash });
   const expand = (h: Value): Value => dense(w.at('feed_forward.intermediate_dense'), h, { activation: 'gelu' });
   const out = w.at('attention.out_proj'), contract = w.at('feed_forward.output_dense');
   if (o.stable) {

@@ -1,20 +1,15 @@
-import { MGFError } from '../errors.ts';
-import { formatShape, type Spec, type Value } from '../graph/graph.ts';
+import type { Value } from '../graph/graph.ts';
 import { defineOp, kernel, type BackwardContext, type Cost, type Dispatch } from '../graph/op.ts';
 import softmaxSource from '../../kernels/attention_softmax.wgsl';
 import softmaxBackwardSource from '../../kernels/attention_softmax_backward.wgsl';
+import { checkMask, headsFirst, merged, packedSizes, part, separate, type Operand, type Sizes } from './attention_operands.ts';
 import { dropoutAttrs, dropoutDispatch, type DropoutAttrs } from './dropout.ts';
+import { flashAttentionOp, flashSelfAttentionOp } from './flash_attention.ts';
 import { gemm } from './gemm.ts';
 import { overRows } from './launch.ts';
 
 const SOFTMAX = kernel('attention_softmax', softmaxSource);
 const SOFTMAX_BACKWARD = kernel('attention_softmax_backward', softmaxBackwardSource);
-
-/** B batches, H heads, T queries, S keys, D per head; `pitch`: S rounded up to whole vec4s, the row length of the scores. */
-interface Sizes { B: number; H: number; T: number; S: number; D: number; pitch: number }
-
-/** A [rows, D] matrix per batch and head inside a larger tensor: where it starts and its strides in elements. */
-interface Operand { value: Value; z: [number, number]; row: number; offset: number }
 
 type Context = Pick<BackwardContext<unknown>, 'adapter' | 'temp'>;
 
@@ -79,25 +74,8 @@ function attentionCost({ B, H, T, S, D }: Sizes): Cost {
   return { flops: 4 * B * H * T * S * D + 5 * B * H * T * S, bytes: 4 * (2 * B * H * (T + S) * D + 4 * B * H * T * S) };
 }
 
-function checkMask(op: string, mask: Spec | null | undefined, { B, S }: Sizes): void {
-  if (mask && formatShape(mask.shape) !== formatShape([B, S])) throw new MGFError('shape', `${op}: the key mask must be [${B}, ${S}], got ${formatShape(mask.shape)}`);
-}
-
 // ------------------------------------------------------------------------------------------------ q, k, v apart: [B, H, T, D]
 
-function headsFirst(q: Spec, k: Spec, v: Spec): Sizes {
-  const shapes = `attention: q ${formatShape(q.shape)}, k ${formatShape(k.shape)}, v ${formatShape(v.shape)}`;
-  const [B, H, T, D] = q.shape as [number, number, number, number], S = k.shape[2]!;
-  if (q.shape.length !== 4 || formatShape(k.shape) !== formatShape(v.shape) || formatShape(k.shape) !== formatShape([B, H, S, D])) {
-    throw new MGFError('shape', `${shapes} must be [B, H, T, D], [B, H, S, D] and [B, H, S, D]`);
-  }
-  return { B, H, T, S, D, pitch: Math.ceil(S / 4) * 4 };
-}
-
-const separate = (value: Value): Operand => {
-  const [, H, rows, D] = value.shape as [number, number, number, number];
-  return { value, z: [H * rows * D, rows * D], row: D, offset: 0 };
-};
 const separateOrNull = (value: Value | null): Operand | null => value && separate(value);
 
 /** Inputs q, k, v, key_mask?. Outputs y and the probabilities [B, H, T, pitch]: kept scores are the fastest way up to T of about 1500. */
@@ -124,21 +102,14 @@ export const attentionOp = defineOp<Record<never, never>>({
 
 /**
  * softmax(q k^T / sqrt(D)) v. q [B, H, T, D], k and v [B, H, S, D], keyMask f32 [B, S] (1 = real) -> [B, H, T, D].
+ * `flash`: keep no scores, for GPUs and for memory (slower on software adapters); D must be a multiple of 4 up to 128.
  * @throws MGFError 'shape'
  */
-export const attention = (q: Value, k: Value, v: Value, keyMask: Value | null = null): Value => q.graph.apply(attentionOp, [q, k, v, keyMask], {})[0]!;
-
-// ------------------------------------------------------------------------------------------------ one projection: [B, T, 3 H D]
-
-function packedSizes(qkv: Spec, heads: number): Sizes {
-  const [B, T, width] = qkv.shape as [number, number, number];
-  if (qkv.shape.length !== 3 || width % (3 * heads)) throw new MGFError('shape', `self_attention: qkv ${formatShape(qkv.shape)} must be [B, T, 3 * heads * D] with ${heads} heads`);
-  return { B, H: heads, T, S: T, D: width / (3 * heads), pitch: Math.ceil(T / 4) * 4 };
+export function attention(q: Value, k: Value, v: Value, keyMask: Value | null = null, options: { flash?: boolean } = {}): Value {
+  return q.graph.apply(options.flash ? flashAttentionOp : attentionOp, [q, k, v, keyMask], {})[0]!;
 }
 
-/** Part 0, 1, 2 (q, k, v) of a [B, T, 3 H D] tensor. */
-const part = (value: Value, s: Sizes, i: number): Operand => ({ value, z: [s.T * 3 * s.H * s.D, s.D], row: 3 * s.H * s.D, offset: i * s.H * s.D });
-const merged = (value: Value, s: Sizes): Operand => ({ value, z: [s.T * s.H * s.D, s.D], row: s.H * s.D, offset: 0 });
+// ------------------------------------------------------------------------------------------------ one projection: [B, T, 3 H D]
 
 interface SelfAttentionAttrs { heads: number; drop: DropoutAttrs | null }
 
@@ -166,12 +137,12 @@ export const selfAttentionOp = defineOp<SelfAttentionAttrs>({
 
 /**
  * Self-attention on one projection of queries, keys and values side by side. qkv [B, T, 3 heads D], keyMask f32 [B, T] (1 = real) -> [B, T, heads D].
- * `dropout`: probability of dropping an attention weight; needs the per-step scalars of src/ops/dropout.ts.
+ * `dropout`: probability of dropping an attention weight; needs the per-step scalars of src/ops/dropout.ts. `flash`: as in `attention`; the draws are the same.
  * @throws MGFError 'shape'
  */
-export function selfAttention(qkv: Value, heads: number, options: { keyMask?: Value | null; dropout?: number } = {}): Value {
+export function selfAttention(qkv: Value, heads: number, options: { keyMask?: Value | null; dropout?: number; flash?: boolean } = {}): Value {
   const drop = options.dropout ? dropoutAttrs(qkv.graph, options.dropout) : null;
-  return qkv.graph.apply(selfAttentionOp, [qkv, options.keyMask ?? null], { heads, drop })[0]!;
+  return qkv.graph.apply(options.flash ? flashSelfAttentionOp : selfAttentionOp, [qkv, options.keyMask ?? null], { heads, drop })[0]!;
 }
 
 /** Float64 reference of one head: q [T, D], k and v [S, D], mask [S] -> [T, D]. */
