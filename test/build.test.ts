@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import { compileCeilings } from '../src/bench/ceilings.ts';
 import { buildTorchStep } from '../src/bench/torch-step.ts';
 import { runCase } from '../src/conformance/run.ts';
+import type { MatrixUnit } from '../src/gpu/adapter.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { reflect } from '../src/gpu/template.ts';
 import { Graph, type Value } from '../src/graph/graph.ts';
@@ -23,17 +24,19 @@ import { failsWith } from './harness.ts';
 /**
  * Kernels compiled by Dawn's null backend: the whole WGSL compiler and all validation, but no driver and no execution. It runs on any machine.
  * Devices have WebGPU's default limits, so that a kernel which needs more (storage bindings, workgroup memory, invocations) is refused.
+ * Matrix units are behind a toggle of Dawn's.
  */
-const dawn = create(['backend=null']);
+const dawn = create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']);
 const root = new URL('../../', import.meta.url);
 const kernels = readdirSync(new URL('kernels/', root)).filter((f) => f.endsWith('.wgsl')).map((f) => f.replace('.wgsl', '')).sort();
 
-async function openNull(family: 'cpu' | 'gpu', subgroupSize: number): Promise<Gpu & { compiled: Map<string, string> }> {
+async function openNull(family: 'cpu' | 'gpu', subgroupSize: number, matrixUnits: readonly MatrixUnit[] = []): Promise<Gpu & { compiled: Map<string, string> }> {
   const adapter = (await dawn.requestAdapter())!;
-  const device = await adapter.requestDevice({ requiredFeatures: ['subgroups' as GPUFeatureName] }), gpu = await openGpu({ device });
+  const requiredFeatures = ['subgroups', ...(matrixUnits.length ? ['chromium-experimental-subgroup-matrix'] : [])] as GPUFeatureName[];
+  const device = await adapter.requestDevice({ requiredFeatures }), gpu = await openGpu({ device });
   const compiled = new Map<string, string>(), createModule = device.createShaderModule.bind(device);
   device.createShaderModule = (descriptor) => { compiled.set(descriptor.code, descriptor.label!); return createModule(descriptor); };
-  return { ...gpu, compiled, profile: { ...gpu.profile, kind: family, family, subgroupSize, untested: true } };
+  return { ...gpu, compiled, profile: { ...gpu.profile, kind: family, family, subgroupSize, matrixUnits, untested: true } };
 }
 
 /** Compiles everything that the presets, the other ops and the golden cases dispatch. */
@@ -62,9 +65,12 @@ async function compileAll(gpu: Gpu): Promise<void> {
 }
 
 const reached = new Set<string>();
-for (const [name, family, width] of [['CPU adapters with subgroups of 8', 'cpu', 8], ['CPU adapters with subgroups of 4', 'cpu', 4], ['GPUs', 'gpu', 32]] as const) {
+for (const [name, family, width, units] of [
+  ['CPU adapters with subgroups of 8', 'cpu', 8, []], ['CPU adapters with subgroups of 4', 'cpu', 4, []], ['GPUs', 'gpu', 32, []],
+  ['GPUs with matrix units of f32', 'gpu', 64, [{ type: 'f32', M: 8, N: 8, K: 8 }]],
+] as const) {
   test(`every kernel variant for ${name} compiles within WebGPU's default limits`, async () => {
-    const gpu = await openNull(family, width);
+    const gpu = await openNull(family, width, units);
     await compileAll(gpu);
     for (const [text, kernel] of gpu.compiled) {
       reached.add(kernel);
