@@ -3,16 +3,37 @@
 // A tile of TM rows x 4 SG columns lives in TM vec4 accumulators per lane; lane l owns columns 4 l .. 4 l + 3. Loads are what costs here (about 6 ns
 // per 8 values whatever the pattern), so each lane loads a *different* row of A and subgroupBroadcast spreads it: TM / SG + 4 vec4 loads for 16 TM
 // multiply-adds per lane. Four k per iteration; order row -> four chained fma. Unrolling k further overflows the instruction cache.
+// A_IMAGE, B_IMAGE: the operand is read from its image (src/plan/images.ts), which on lavapipe takes half the time of a storage load.
 // Grid: (ceil(N / 4 SG), ceil(M / TM), z), see m_blocks. Rates: kernels/README.md.
 enable subgroups;
 #include "lib/gelu.wgsl"
 #include "lib/gemm.wgsl"
 
+#if A_VEC
+// Four values of A at `i`, in vec4s from its start.
+fn a_at(i: i32) -> vec4f {
+#if A_IMAGE
+  return textureLoad(a, vec2i(i & 1023, i >> 10u));
+#else
+  return a[i];
+#end
+}
+#end
+#if B_VEC
+fn b_at(i: i32) -> vec4f {
+#if B_IMAGE
+  return textureLoad(b, vec2i(i & 1023, i >> 10u));
+#else
+  return b[i];
+#end
+}
+#end
+
 #if MODE < 2
 // Four values of A from k2 = 4 k of the row at `base`; 0 where the position is padding or k2 >= K2.
 fn load_a(base: i32, ok: bool, k: i32) -> vec4f {
 #if A_VEC
-  var v = a[base + k];
+  var v = a_at(base + k);
 #if TAIL
   v = select(vec4f(), v, vec4i(4 * k) + vec4i(0, 1, 2, 3) < vec4i(p.K2));
 #end
@@ -29,7 +50,7 @@ fn load_a(base: i32, ok: bool, k: i32) -> vec4f {
 #if MODE == 0
 fn load_b(base: i32, k: i32) -> vec4f {
 #if B_VEC
-  let v = b[base + k];
+  let v = b_at(base + k);
 #if TAIL
   return select(vec4f(), v, vec4i(4 * k) + vec4i(0, 1, 2, 3) < vec4i(p.K2));
 #else
@@ -47,7 +68,7 @@ fn load_b(base: i32, k: i32) -> vec4f {
 // Four neighbouring columns of one row of B.
 fn load_b(at: i32) -> vec4f {
 #if B_VEC
-  return b[at];
+  return b_at(at);
 #else
   return vec4f(b[at], b[at + 1], b[at + 2], b[at + 3]);
 #end
@@ -153,14 +174,14 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
       let in${j} = k + ${j} < p.K2;
       let ka${j} = ra + k${j} * p.a_row;
 #if A_VEC
-      let a${j} = select(vec4f(), a[ka${j}], in${j});
+      let a${j} = select(vec4f(), a_at(ka${j}), in${j});
 #else
       let a${j} = select(vec4f(), vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]), in${j});
 #end
       let at${j} = pos0 + k${j} * p.b_step;
 #if B_VEC
       let kb${j} = rb + clamp(at${j}, 0, p.b_len - 1) * p.b_row;
-      let b${j} = select(vec4f(), b[kb${j}], at${j} >= 0 && at${j} < p.b_len);
+      let b${j} = select(vec4f(), b_at(kb${j}), at${j} >= 0 && at${j} < p.b_len);
 #else
       let kb${j} = rb + clamp(at${j}, vec4i(0), vec4i(p.b_len - 1)) * p.b_row;
       let b${j} = select(vec4f(), vec4f(b[kb${j}.x], b[kb${j}.y], b[kb${j}.z], b[kb${j}.w]), (at${j} >= vec4i(0)) & (at${j} < vec4i(p.b_len)));

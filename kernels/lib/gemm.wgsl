@@ -27,15 +27,23 @@ struct P {
   m_blocks: i32,                   // row tiles fill y up to 65535, then blocks of z: w.z = z * m_blocks + block
   alpha: f32,
 }
+#if A_IMAGE
+@group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>;
+#else
 #if A_VEC
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 #else
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 #end
+#end
+#if B_IMAGE
+@group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
+#else
 #if B_VEC
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 #else
 @group(0) @binding(1) var<storage, read> b: array<f32>;
+#end
 #end
 #if C_VEC
 @group(0) @binding(2) var<storage, read_write> c: array<vec4f>;

@@ -115,6 +115,16 @@ export interface KernelTiming {
   readonly notFinite: readonly string[];
 }
 
+/** A constant that nobody gave is something to be given. */
+function expand(name: string, source: string, constants: Readonly<Record<string, number>>): string {
+  try {
+    return expandTemplate(name, source, constants);
+  } catch (error) {
+    const lacking = /"([A-Za-z_]\w*)" in ".*" is not a constant/.exec((error as Error).message)?.[1];
+    throw lacking ? usage(`${name} is a template and needs a value for ${lacking}; give --constant ${lacking}=N, or a line "// bench: constant ${lacking}=N" in the file.`) : error;
+  }
+}
+
 /** Everything that a launch of the file still lacks, as the options that would give it. */
 function missing(name: string, bindings: readonly Binding[], fields: readonly string[], s: KernelSettings): string[] {
   const out: string[] = [];
@@ -134,7 +144,7 @@ function missing(name: string, bindings: readonly Binding[], fields: readonly st
  */
 export async function timeKernelFile(gpu: Gpu, name: string, source: string, options: KernelSettings, repetition: Repetition = {}): Promise<KernelTiming> {
   const settings = merge(settingsInText(source), options), constants = { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...settings.constants };
-  const wgsl = expandTemplate(name, source, constants), { fields } = reflect(name, wgsl), bindings = storageOf(name, wgsl);
+  const wgsl = expand(name, source, constants), { fields } = reflect(name, wgsl), bindings = storageOf(name, wgsl);
   const lacking = missing(name, bindings, fields.map((f) => f.name), settings);
   if (lacking.length) throw usage(`${name} cannot be launched yet; give ${lacking.join(', ')}, or the same as lines "// bench: size a=1048576" in the file.`);
   const smallest = Math.min(...bindings.map((b) => settings.sizes[b.name]!));

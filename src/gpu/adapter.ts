@@ -40,6 +40,8 @@ export interface AdapterProfile {
   tuned?: (key: string) => string | undefined;
   /** Matrix units with f32 sums, where the device has `chromium-experimental-subgroup-matrix`. */
   matrixUnits?: readonly MatrixUnit[];
+  /** Matrix products read their operands from images (src/plan/images.ts): where that is faster than from storage. */
+  images?: boolean;
   /** Variants are taken without a test: for a device that compiles but runs nothing, such as Dawn's null backend. */
   untested?: boolean;
 }
@@ -48,6 +50,8 @@ export interface AdapterProfile {
 export interface AdapterSource {
   adapter: GPUAdapter;
   runtime: string;
+  /** WGSL language features of the implementation (`GPU.wgslLanguageFeatures`). */
+  language?: ReadonlySet<string>;
 }
 
 /** Returns an adapter that satisfies the preference, or null; appends to `tried` one clause for each way that failed. */
@@ -87,7 +91,7 @@ export function adapterName(info: AdapterInfo): string {
 }
 
 /** Profile of an opened device. */
-export function profileOf(info: AdapterInfo, device: GPUDevice, runtime: string): AdapterProfile {
+export function profileOf(info: AdapterInfo, device: GPUDevice, runtime: string, language?: ReadonlySet<string>): AdapterProfile {
   const software = softwareOf(info);
   const features: ReadonlySet<string> = new Set(device.features as Iterable<string>);
   const min = info.subgroupMinSize ?? 0;
@@ -100,6 +104,7 @@ export function profileOf(info: AdapterInfo, device: GPUDevice, runtime: string)
     subgroupSize, features, limits: device.limits, runtime,
   };
   if (software !== undefined) profile.software = software;
+  if (family === 'cpu' && software === 'lavapipe' && language?.has('readonly_and_readwrite_storage_textures')) profile.images = true;
   if (features.has('chromium-experimental-subgroup-matrix')) profile.matrixUnits = matrixUnitsOf(info);
   return profile;
 }

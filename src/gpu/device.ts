@@ -63,7 +63,7 @@ export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
     const info = (options.device as { adapterInfo?: AdapterInfo }).adapterInfo ?? {};
     return wrap(options.device, profileOf(info, options.device, "the caller's device"), false, options.onNote);
   }
-  const { adapter, runtime } = await findAdapter(options);
+  const { adapter, runtime, language } = await findAdapter(options);
   const wanted = options.timestamps === false ? optionalFeatures : [...optionalFeatures, 'timestamp-query'];
   const requiredLimits: Record<string, number> = {};
   for (const limit of raisedLimits) {
@@ -80,7 +80,7 @@ export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   } catch (cause) {
     throw new MGFError('no-adapter', `adapter ${adapterName(adapter.info)} gave no device: ${(cause as Error).message}`, { cause });
   }
-  return wrap(device, profileOf(adapter.info, device, runtime), true, options.onNote);
+  return wrap(device, profileOf(adapter.info, device, runtime, language), true, options.onNote);
 }
 
 async function findAdapter(options: OpenGpuOptions): Promise<AdapterSource> {
@@ -88,13 +88,13 @@ async function findAdapter(options: OpenGpuOptions): Promise<AdapterSource> {
   const tried: string[] = [];
   if (options.gpu) {
     const adapter = await ask(options.gpu, "the caller's GPU object", options.prefer, tried);
-    if (adapter) return { adapter, runtime: "the caller's GPU object" };
+    if (adapter) return { adapter, runtime: "the caller's GPU object", language: languageOf(options.gpu) };
     throw noAdapter(options.prefer, tried);
   }
   const built = builtIn();
   if (built) {
     const adapter = await ask(built.gpu, 'navigator.gpu', options.prefer, tried);
-    if (adapter) return { adapter, runtime: built.runtime };
+    if (adapter) return { adapter, runtime: built.runtime, language: languageOf(built.gpu) };
   } else {
     tried.push('navigator.gpu is absent');
   }
@@ -104,6 +104,8 @@ async function findAdapter(options: OpenGpuOptions): Promise<AdapterSource> {
   }
   throw noAdapter(options.prefer, tried);
 }
+
+export const languageOf = (gpu: GPU): ReadonlySet<string> => new Set((gpu.wgslLanguageFeatures ?? []) as Iterable<string>);
 
 function builtIn(): { gpu: GPU; runtime: string } | null {
   const gpu = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;

@@ -12,6 +12,17 @@ export interface Compiled {
 }
 
 const caches = new WeakMap<GPUDevice, Map<string, Promise<Compiled>>>();
+const texts = new WeakMap<object, Map<string, string>>();
+
+/** The text of a variant; expanding a long template takes about a millisecond, and programs ask for each variant many times. */
+function textOf(kernel: { name: string; source: string }, constants: Constants): string {
+  let known = texts.get(kernel);
+  if (!known) texts.set(kernel, (known = new Map()));
+  const key = Object.entries(constants).join();
+  let text = known.get(key);
+  if (text === undefined) known.set(key, (text = expandTemplate(kernel.name, kernel.source, constants)));
+  return text;
+}
 
 /**
  * Compiles a kernel variant, once per device and text: the expanded WGSL is the cache key, so nothing that is baked into it can be forgotten.
@@ -21,7 +32,7 @@ const caches = new WeakMap<GPUDevice, Map<string, Promise<Compiled>>>();
 export function compileKernel(gpu: Gpu, kernel: { name: string; source: string }, constants: Constants = {}): Promise<Compiled> {
   let cache = caches.get(gpu.device);
   if (!cache) caches.set(gpu.device, (cache = new Map()));
-  const wgsl = expandTemplate(kernel.name, kernel.source, { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...constants });
+  const wgsl = textOf(kernel, { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...constants });
   let compiled = cache.get(wgsl);
   if (!compiled) {
     compiled = build(gpu, kernel.name, wgsl);
@@ -38,7 +49,10 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   const kernelInterface = reflect(name, wgsl);
   const layout = device.createBindGroupLayout({
     label: name,
-    entries: kernelInterface.bindings.map(({ binding, type }) => ({ binding, visibility: ShaderStage.COMPUTE, buffer: { type } })),
+    entries: kernelInterface.bindings.map(({ binding, type }) => ({
+      binding, visibility: ShaderStage.COMPUTE,
+      ...(type === 'image' ? { storageTexture: { access: 'read-only', format: 'rgba32float' } } : { buffer: { type } }),
+    })),
   });
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ label: name, code: wgsl });

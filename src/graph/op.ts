@@ -14,6 +14,12 @@ export const scalar = (name: string): Scalar => ({ scalar: name });
 /** Part of a value's storage, in bytes; the offset must be a multiple of 256. For tensors over the adapter's binding limit. */
 export interface View { readonly value: Value; readonly offset: number; readonly size: number }
 
+/**
+ * Whether a tensor may be bound as an image: a binding `texture_storage_2d<rgba32float, read>` then reads a copy of it, vec4 number i at texel
+ * (i % 1024, i / 1024), which the plan makes before the dispatch. An image has at most 8192 rows of 1024 texels, 128 MiB.
+ */
+export const imageable = (shape: Shape): boolean => shape.reduce((a, b) => a * b, 1) <= 8192 * 1024 * 4;
+
 /** One launch of one kernel. */
 export interface Dispatch {
   readonly kernel: Kernel;

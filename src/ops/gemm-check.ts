@@ -8,12 +8,12 @@ type Numbers = Readonly<Record<string, number>>;
 export interface GemmOperands { readonly a: Float32Array; readonly b: Float32Array; readonly bias?: Float32Array; readonly pre?: Float32Array; readonly residual?: Float32Array }
 
 /**
- * The general product of kernels/lib/gemm.wgsl in float64, from the same uniform fields and template constants. Calls `emit` for each element of C:
- * its index, its value, and the argument of GELU where that is kept. `wanted` leaves elements out (their value is WRITTEN), for speed.
+ * The general product of kernels/lib/gemm.wgsl in float64, from the same uniform fields and template constants, into `c` and, as far as it is given, the
+ * argument of GELU into `pre`. Of the elements, which it counts through, it computes one in `every`; the others become WRITTEN, for speed.
  */
 export function gemmReference(
   p: Numbers, constants: Numbers, [n0, n1]: readonly [number, number], x: GemmOperands,
-  emit: (at: number, value: number, pre: number) => void, wanted: (count: number) => boolean = () => true,
+  c: Float64Array, pre: Float64Array | null = null, every = 1,
 ): void {
   const { M, N, K1, K2, m_inner, k1_div, k1_z, alpha } = p, mode = constants['MODE']!, unit = (flag: string): number => (constants[flag] ? 4 : 1);
   const of = (letter: 'a' | 'b' | 'c', name: string): number => p[`${letter}_${name}`]! * unit(`${letter.toUpperCase()}_VEC`);
@@ -21,7 +21,7 @@ export function gemmReference(
   const bRow = of('b', 'row'), bK1 = of('b', 'k1'), { b_pos0, b_step, b_tap, b_len, b_inner } = p, bStep = mode === 0 ? 1 : bRow;
   const cRow = of('c', 'row'), cOuter = of('c', 'outer'), { c_pos0, c_step, c_zpos, c_len, bias_z0 } = p;
   const { BIAS, ACT, DACT, RES } = constants, { a, b } = x;
-  let count = 0;
+  let next = 0;   // columns to the next element to compute
   for (let z0 = 0; z0 < n0; z0++) for (let z1 = 0; z1 < n1; z1++) {
     const taps = Math.trunc((K1! - z1 * k1_z! + k1_div! - 1) / k1_div!);
     const [aStart, bStart, cStart] = (['a', 'b', 'c'] as const).map((l) => of(l, 'off') + z0 * of(l, 'z0') + z1 * of(l, 'z1')) as [number, number, number];
@@ -29,8 +29,9 @@ export function gemmReference(
       const outer = Math.trunc(m / m_inner!), inner = m % m_inner!, position = c_pos0! + inner * c_step! + z1 * c_zpos!;
       if (position < 0 || position >= c_len!) continue;
       const row = cStart + outer * cOuter + position * cRow;
-      for (let n = 0; n < N!; n++) {
-        if (!wanted(count++)) { emit(row + n, WRITTEN, WRITTEN); continue; }
+      for (const out of [c, pre]) out?.fill(WRITTEN, row, row + N!);
+      let n = next;
+      for (; n < N!; n += every) {
         const tapPosition = b_pos0! + Math.trunc(n / b_inner!) * b_tap!;
         let sum = 0;
         for (let k1 = 0; k1 < taps; k1++) {
@@ -44,14 +45,16 @@ export function gemmReference(
           }
         }
         const argument = sum * alpha! + (BIAS ? x.bias![n + z0 * bias_z0!]! : 0), value = ACT ? activationReference('gelu', argument) : argument;
-        emit(row + n, value * (DACT ? geluSlope(x.pre![row + n]!) : 1) + (RES ? x.residual![row + n]! : 0), argument);
+        c[row + n] = value * (DACT ? geluSlope(x.pre![row + n]!) : 1) + (RES ? x.residual![row + n]! : 0);
+        if (pre) pre[row + n] = argument;
       }
+      next = n - N!;
     }
   }
 }
 
 /** Elements that are computed in float64: evenly spread, over all places in a tile; the others must only be written. */
-const SAMPLES = 1500;
+const SAMPLES = 1000;
 
 /**
  * A product that reaches the edges of a variant with `rows` x `columns` tiles: two tiles each way, the second one ragged; an inner size that ends inside
@@ -85,14 +88,11 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number): Ke
   if (on('BIAS')) inputs['bias'] = checkNumbers(up(N + 3), 3);
   if (on('DACT')) inputs['pre'] = checkNumbers(size.c, 4).map((v) => 3 * v);
   if (on('RES')) inputs['residual'] = checkNumbers(size.c, 5);
-  const c = new Float64Array(size.c).fill(UNTOUCHED), pre = new Float64Array(size.c).fill(UNTOUCHED);
+  const c = new Float64Array(size.c).fill(UNTOUCHED), pre = on('ACT') ? new Float64Array(size.c).fill(UNTOUCHED) : null;
   let every = Math.ceil((batches[0] * batches[1] * M * N) / SAMPLES) | 1;
   while (N % every === 0 || M % every === 0) every += 2;
-  gemmReference(params, constants, batches, inputs as unknown as GemmOperands, (at, value, argument) => {
-    c[at] = value;
-    pre[at] = argument;
-    // Kernels that store vec4s may write the padding after a row.
-    if (on('C_VEC') && (at - 4) % cRow === N - 1) for (let i = at + 1; i % 4 !== 0; i++) c[i] = pre[i] = ANYTHING;
-  }, (i) => i % every === 0);
-  return { inputs, outputs: on('ACT') ? { c, pre } : { c }, params: { ...params, tile_rows: rows, m_blocks: blocks }, grid, tolerance: 1e-4 };
+  gemmReference(params, constants, batches, inputs as unknown as GemmOperands, c, pre, every);
+  // Kernels that store vec4s may write the padding after a row.
+  if (on('C_VEC')) for (const out of pre ? [c, pre] : [c]) for (let row = 4; row < size.c; row += cRow) if (!Number.isNaN(out[row])) out.fill(ANYTHING, row + N, row + cRow);
+  return { inputs, outputs: pre ? { c, pre } : { c }, params: { ...params, tile_rows: rows, m_blocks: blocks }, grid, tolerance: 1e-4 };
 }

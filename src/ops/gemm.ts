@@ -1,7 +1,7 @@
 import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
 import type { Value } from '../graph/graph.ts';
-import { kernel, type Dispatch } from '../graph/op.ts';
+import { imageable, kernel, type Dispatch } from '../graph/op.ts';
 import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
 import { gpuProduct } from './gemm-gpu.ts';
 import { ceilDiv, tiles } from './launch.ts';
@@ -76,7 +76,7 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   if (far) throw new MGFError('limit', `matrix product: ${far[0]} = ${far[1]} does not fit 32-bit addressing`);
   const act = Number(g.activation === 'gelu'), dact = Number(g.activation === 'gelu-backward');
   const constants = {
-    MODE: mode, A_VEC: Number(aVec), B_VEC: Number(bVec), C_VEC: Number(cVec),
+    MODE: mode, A_VEC: Number(aVec), B_VEC: Number(bVec), C_VEC: Number(cVec), A_IMAGE: 0, B_IMAGE: 0,
     BIAS: Number(Boolean(g.bias)), ACT: act, DACT: dact, RES: Number(Boolean(g.residual)),
   };
   const bind: Record<string, Value> = { a: g.a, b: g.b, c: g.c };
@@ -84,7 +84,7 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   if (g.pre) bind['pre'] = g.pre;
   if (g.residual) bind['residual'] = g.residual;
   const product: Product = { gemm: g, params, constants, bind, batches: n0 * n1 };
-  return adapter.family === 'gpu' ? gpuProduct(adapter, product) : cpuProduct(adapter, product);
+  return adapter.family === 'gpu' || adapter.rejected?.has(SUBGROUP.name) ? gpuProduct(adapter, product) : cpuProduct(adapter, product);
 }
 
 /** A matrix product as its kernels want it: only the tile is still to be chosen. */
@@ -105,5 +105,9 @@ function cpuProduct(adapter: AdapterProfile, { gemm: g, params, constants, bind,
   // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
   const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0);
   const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), batches);
-  return { kernel: SUBGROUP, bind, params: { ...params, tile_rows: rows, m_blocks: blocks }, constants: { ...constants, TM: rows, TAIL: Number(tail) }, grid };
+  const image = (operand: Value, vec: number | undefined): number => Number(Boolean(adapter.images && vec && imageable(operand.shape)));
+  return {
+    kernel: SUBGROUP, variant: SUBGROUP.name, bind, params: { ...params, tile_rows: rows, m_blocks: blocks }, grid,
+    constants: { ...constants, TM: rows, TAIL: Number(tail), A_IMAGE: image(g.a, constants['A_VEC']), B_IMAGE: image(g.b, constants['B_VEC']) },
+  };
 }

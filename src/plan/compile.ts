@@ -5,8 +5,10 @@ import { BufferUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
 import type { Dispatch, Scalar, View } from '../graph/op.ts';
+import { planImages, type ImageAccess } from './images.ts';
 import { placeBlocks } from './memory.ts';
 import { Program, type PlannedDispatch } from './program.ts';
+import { withoutWrongVariants } from './self-test.ts';
 import { byteSize, writeField, type Region, type ScalarField } from './storage.ts';
 
 export interface CompileOptions {
@@ -25,14 +27,15 @@ const isView = (x: Value | View): x is View => 'value' in x;
 
 /**
  * Turns a graph into a Program: prunes what no output needs, asks every op for its dispatches, plans memory by lifetime, compiles all kernels
- * in parallel and freezes bind groups. Errors: MGFError 'limit' (a tensor over the adapter's limits), 'usage' (f16 where the device has none),
+ * in parallel, tests kernel variants that this device has not run before, and freezes bind groups. Errors: MGFError 'limit' (a tensor over the adapter's limits), 'usage' (f16 where the device has none),
  * 'kernel', 'out-of-memory', 'shape'.
  */
 export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = {}): Promise<Program> {
   const { outputs = {}, keep = {}, place = new Map<Value, Region>(), label = 'program' } = options;
   const results = [...Object.values(outputs), ...Object.values(keep)];
   const nodes = neededNodes(graph, [...results, ...place.keys()]);
-  const { dispatches, owners, temps } = collectDispatches(atPrecision(gpu.profile, options.precision), nodes);
+  const started = performance.now();
+  const { dispatches, owners, temps } = await withoutWrongVariants(gpu, atPrecision(gpu.profile, options.precision), (adapter) => collectDispatches(adapter, nodes));
   const roots = storageRoots(nodes);
   const root = (v: Value): Value => roots.get(v) ?? v;
 
@@ -65,16 +68,29 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
     owned.push(buffer);
     if (v.kind === 'result') computed.push(buffer);
   }
-  const bytes = owned.reduce((sum, b) => sum + b.size, 0);
   const outOfMemory = device.popErrorScope();
 
-  const started = performance.now();
   const compiled = await Promise.all(dispatches.map((d, i) => compileKernel(gpu, d.kernel, d.constants).catch((error: unknown) => {
     throw error instanceof MGFError ? new MGFError(error.code, `${owners[i]!.scope || owners[i]!.op.name}: ${error.message}`) : error;
   })));
   const compileMs = performance.now() - started;
-  if (await outOfMemory) {
-    owned.forEach((b) => b.destroy());
+  device.pushErrorScope('out-of-memory');
+  const images = planImages(device, label, dispatches.map((d, i): ImageAccess => {
+    const reads = new Map<Value, Region>(), writes = new Set<GPUBuffer>();
+    for (const { name, type } of compiled[i]!.interface.bindings) {
+      const bound = d.bind[name];
+      if (!bound || type === 'uniform' || type === 'read-only-storage') continue;
+      if (isView(bound) && type === 'image') throw new MGFError('kernel', `${nodeLabel(owners[i]!)}: kernel ${compiled[i]!.name} reads "${name}" as an image, which is of a whole tensor, not of a view`);
+      const value = root(isView(bound) ? bound.value : bound), region = regions.get(value)!;
+      if (type === 'image') reads.set(value, region);
+      else writes.add(region.buffer);
+    }
+    return { reads, writes };
+  }));
+  const outOfImages = device.popErrorScope();
+  const bytes = owned.reduce((sum, b) => sum + b.size, images.bytes);
+  if (await outOfMemory || await outOfImages) {
+    [...owned, ...images.textures].forEach((resource) => resource.destroy());
     throw new MGFError('out-of-memory', `${label}: the device has no room for ${(bytes / 2 ** 20).toFixed(0)} MiB of activations; use a smaller batch, shorter crops or a smaller preset`);
   }
 
@@ -90,6 +106,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
       if (type === 'uniform') return { binding, resource: { buffer: uniformBuffer, offset: uniforms.offsets[i]!, size: uniforms.sizes[i]! } };
       const bound = d.bind[name];
       if (!bound) throw new MGFError('kernel', `${where}: kernel ${c.name} has a binding "${name}" that the op does not bind (it binds ${Object.keys(d.bind).join(', ')})`);
+      if (type === 'image') return { binding, resource: images.view(i, root(bound as Value)) };
       const base = regions.get(root(isView(bound) ? bound.value : bound))!;
       const resource = isView(bound) ? { buffer: base.buffer, offset: base.offset + bound.offset, size: bound.size } : base;
       if (resource.size > gpu.profile.limits.maxStorageBufferBindingSize) throw tooLarge(gpu, where, resource.size, 'maxStorageBufferBindingSize');
@@ -104,14 +121,14 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
     if (extra) throw new MGFError('kernel', `${where}: the op binds "${extra}", which kernel ${c.name} does not declare (it has ${c.interface.bindings.map((b) => b.name).join(', ')})`);
     if (d.grid.some((n) => n > 65535 || n < 1)) throw new MGFError('limit', `${where}: kernel ${c.name} would need a grid of ${d.grid.join(' x ')} workgroups; each must be 1 to 65535`);
     return {
-      node, label: where, kernel: c.name, constants: d.constants ?? {}, pipeline: c.pipeline, grid: d.grid,
+      node, label: where, kernel: c.name, constants: d.constants ?? {}, pipeline: c.pipeline, grid: d.grid, copies: images.copies(i),
       group: device.createBindGroup({ label: where, layout: c.layout, entries }),
       bound: Object.entries(d.bind).map(([name, b]) => { const v = isView(b) ? b.value : b; return { name, value: v, slot: slots.indexOf(regions.get(root(v))!.buffer) }; }),
     };
   });
 
   return new Program(gpu, {
-    label, dispatches: planned, owned, computed, uniformBuffer, uniformData: uniforms.data, scalars: uniforms.scalars, compileMs, bytes,
+    label, dispatches: planned, owned: [...owned, ...images.textures], computed, uniformBuffer, uniformData: uniforms.data, scalars: uniforms.scalars, compileMs, bytes,
     inputs: new Map(resident.filter((v) => v.kind === 'input').map((v) => [v.name, { value: v, region: regions.get(v)! }])),
     outputs: new Map(Object.entries(outputs).map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }])),
     kept: new Map([...Object.entries(keep), ...Object.entries(outputs)].map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }])),

@@ -2,6 +2,7 @@ import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { BufferUsage, MapMode } from '../gpu/flags.ts';
 import { elements, formatShape, type Node, type Value } from '../graph/graph.ts';
+import { copyToImage, type ImageCopy } from './images.ts';
 import { writeField, type Region, type ScalarField } from './storage.ts';
 
 export interface PlannedDispatch {
@@ -12,6 +13,8 @@ export interface PlannedDispatch {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
   readonly grid: readonly [number, number, number];
+  /** Images to make before it. */
+  readonly copies: readonly ImageCopy[];
   /** What it binds, and the slot of the memory plan (-1: storage outside the plan). */
   readonly bound: readonly { readonly name: string; readonly value: Value; readonly slot: number }[];
 }
@@ -21,8 +24,8 @@ interface Located { readonly value: Value; readonly region: Region }
 export interface ProgramParts {
   readonly label: string;
   readonly dispatches: readonly PlannedDispatch[];
-  /** Buffers to destroy with the program. */
-  readonly owned: readonly GPUBuffer[];
+  /** Buffers and textures to destroy with the program. */
+  readonly owned: readonly (GPUBuffer | GPUTexture)[];
   /** Those of them that hold what a step computes. */
   readonly computed: readonly GPUBuffer[];
   readonly uniformBuffer: GPUBuffer;
@@ -43,7 +46,7 @@ export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Ui
 /** Read-back buffers made in advance; more steps in flight than this make more of them, once. */
 const STAGING = 3;
 
-/** A compiled graph: a flat list of dispatches that `step` replays in one pass and one submit. */
+/** A compiled graph: a flat list of dispatches that `step` replays in one submit, and in one pass where no kernel reads images. */
 export class Program {
   readonly #gpu: Gpu;
   readonly #parts: ProgramParts;
@@ -91,9 +94,14 @@ export class Program {
     this.#upload(inputs, scalars);
     const staging = this.#outputBytes ? this.#free.pop() ?? this.#createStaging() : null;
     const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    let pipeline: GPUComputePipeline | null = null;
+    let pass = encoder.beginComputePass(), pipeline: GPUComputePipeline | null = null;
     for (const d of this.#parts.dispatches) {
+      if (d.copies.length) {
+        pass.end();
+        for (const copy of d.copies) copyToImage(encoder, copy);
+        pass = encoder.beginComputePass();
+        pipeline = null;
+      }
       if (d.pipeline !== pipeline) pass.setPipeline((pipeline = d.pipeline));
       pass.setBindGroup(0, d.group);
       pass.dispatchWorkgroups(d.grid[0], d.grid[1], d.grid[2]);
@@ -150,6 +158,7 @@ export class Program {
     const encoder = device.createCommandEncoder();
     dispatches.forEach((d, i) => {
       const at = (2 * i) % set;
+      for (const copy of d.copies) copyToImage(encoder, copy);
       const pass = encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor((2 * i) / set)]!, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 } });
       pass.setPipeline(d.pipeline);
       pass.setBindGroup(0, d.group);
