@@ -3,6 +3,7 @@ import * as Plot from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
 import { MGFError } from '../errors.ts';
 import type { Result, ResultsFile } from './results.ts';
+import { SMALLEST_SHARE } from './tables.ts';
 
 const WIDTH = 960, HEIGHT = 560;
 const MARGIN = { left: 56, right: 190, top: 28, bottom: 44 };
@@ -14,11 +15,16 @@ font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans
 text { white-space: pre; }`;
 
 interface Dot { name: string; intensity: number; gflops: number; kind: 'forward' | 'gradient' | 'step' }
+interface Legend { name: string; at: number; r: number; fill: string; stroke: string }
+const LEGEND: readonly Legend[] = [
+  { name: 'forward', r: 4, fill: 'var(--accent)', stroke: 'var(--accent)' }, { name: 'forward and backward', r: 4, fill: 'var(--surface)', stroke: 'var(--accent)' },
+  { name: 'kernels of training steps', r: 2.5, fill: 'var(--muted)', stroke: 'none' },
+].map((entry, i) => ({ ...entry, at: MARGIN.top + 14 + 17 * i }));
 /** A dot's name beside it, moved up or down until it covers no other. */
 interface Label { dot: Dot; x: number; y: number; at: number }
 
 function dots(results: readonly Result[]): Dot[] {
-  return results.filter((r) => r.suite === 'kernels' && r.gflops && r.gbps).map((r): Dot => ({
+  return results.filter((r) => r.suite === 'kernels' && r.gflops && r.gbps && (r.share ?? 1) >= SMALLEST_SHARE).map((r): Dot => ({
     name: r.name, intensity: r.gflops! / r.gbps!, gflops: r.gflops!, kind: r.share !== undefined ? 'step' : r.name.endsWith('-grad') ? 'gradient' : 'forward',
   }));
 }
@@ -53,6 +59,8 @@ export function rooflinePlot(file: ResultsFile): string {
       Plot.line(roof, { x: 'i', y: 'g', stroke: 'var(--reference)', strokeWidth: 2 }),
       Plot.text([`${peak.toFixed(0)} GFLOP/s multiply-add`], { x: () => x[1], y: () => peak, textAnchor: 'end', dy: -8, fill: 'var(--reference)' }),
       Plot.text([`${bandwidth.toFixed(1)} GB/s copy`], { x: () => corner, y: () => bandwidth * corner, textAnchor: 'start', dx: 12, dy: 4, fill: 'var(--reference)' }),
+      Plot.dot(LEGEND, { x: () => x[0], y: (l: Legend) => back(l.at), dx: 16, r: (l: Legend) => l.r, fill: 'fill', stroke: 'stroke', strokeWidth: 1.5 }),
+      Plot.text(LEGEND, { x: () => x[0], y: (l: Legend) => back(l.at), text: 'name', textAnchor: 'start', dx: 26, fill: 'var(--ink)' }),
       Plot.dot(points.filter((p) => p.kind === 'step'), { x: 'intensity', y: 'gflops', r: 2.5, fill: 'var(--muted)', fillOpacity: 0.7, title: 'name' }),
       Plot.link(labels, { x1: (l: Label) => l.dot.intensity, y1: (l: Label) => l.dot.gflops, x2: right, y2: (l: Label) => back(l.at), stroke: 'var(--axis)', strokeWidth: 0.75 }),
       Plot.dot(points.filter((p) => p.kind !== 'step'), {
@@ -70,15 +78,14 @@ export function rooflinePlot(file: ResultsFile): string {
   return svg.outerHTML;
 }
 
-/** Gives every label a height of its own among those that would lie under it: from the top down, then back up from the lower edge. */
+/** Puts every label as near its dot as the labels and dots that lie around it allow, from the right to the left, where it is most crowded first. */
 function place(labels: Label[]): Label[] {
-  const gap = 13, width = 150, sorted = labels.map((l) => ({ ...l, at: l.y })).sort((a, b) => a.y - b.y);
-  const near = (a: Label, b: Label): boolean => Math.abs(a.x - b.x) < width;
-  sorted.forEach((l, i) => { for (const other of sorted.slice(0, i)) if (near(l, other) && l.at < other.at + gap) l.at = other.at + gap; });
-  const bottom = HEIGHT - MARGIN.bottom - 6;
-  for (let i = sorted.length - 1; i >= 0; i--) {
-    sorted[i]!.at = Math.min(sorted[i]!.at, bottom);
-    for (const other of sorted.slice(i + 1)) if (near(sorted[i]!, other) && sorted[i]!.at > other.at - gap) sorted[i]!.at = other.at - gap;
+  const height = 13, wide = (l: Label): number => 9 + 6.3 * l.dot.name.length, placed: Label[] = [];
+  const covers = (l: Label, at: number, x0: number, x1: number, y: number, room: number): boolean => l.x + 9 < x1 && x0 < l.x + wide(l) && Math.abs(at - y) < room;
+  for (const label of [...labels].sort((a, b) => b.x - a.x)) {
+    const candidates = Array.from({ length: 60 }, (_, i) => label.y + (i % 2 ? 1 : -1) * Math.ceil(i / 2) * (height / 2)).filter((at) => at > MARGIN.top && at < HEIGHT - MARGIN.bottom - 4);
+    const free = candidates.find((at) => placed.every((o) => !covers(label, at, o.x + 9, o.x + wide(o), o.at, height)) && labels.every((o) => o === label || !covers(label, at, o.x - 5, o.x + 5, o.y, 9)));
+    placed.push({ ...label, at: free ?? label.y });
   }
-  return sorted;
+  return placed;
 }

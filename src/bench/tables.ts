@@ -18,8 +18,8 @@ const mib = (x: number | undefined): string => (x === undefined ? '-' : `${(x / 
 /** `name: part` of a step's kernels and times. */
 const split = (name: string): [string, string] => { const at = name.indexOf(': '); return at < 0 ? [name, ''] : [name.slice(0, at), name.slice(at + 2)]; };
 
-/** Kernels below this part of a step stay out of the table. */
-const SMALLEST_SHARE = 0.005;
+/** Kernels below this part of a step stay out of tables and plots. */
+export const SMALLEST_SHARE = 0.005;
 
 function kernelTables(results: readonly Result[]): string[] {
   const workloads = results.filter((r) => r.share === undefined), out: string[] = [];
