@@ -1,6 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Work } from '../src/bench/contract.ts';
+import { formatGrowth, growthFits, measureGrowth, type GrowthPoint } from '../src/bench/growth.ts';
 import { disagreement } from '../src/bench/measure.ts';
 import { torchPeer } from '../src/bench/peers/torch.ts';
 import { referenceOf } from '../src/bench/reference.ts';
@@ -95,6 +96,25 @@ test('PyTorch computes every workload, forwards and backwards, as the reference 
   } finally {
     await peer.close();
   }
+});
+
+test('memory of the contrastive loss follows its inputs, not the product of anchors, negatives and channels', async () => {
+  const points = await measureGrowth(await openTestGpu(), { axes: ['info_nce-NKP'], minRuns: 1, maxRuns: 1 }), [fit] = growthFits(points);
+  assert.is(points.length, 4);
+  assert.ok(points[3]!.gatheredBytes! / points[0]!.gatheredBytes! > 60, 'the product grows 64-fold');
+  assert.ok(points[3]!.bytes / points[0]!.bytes < 6 && points[3]!.bytes < points[3]!.gatheredBytes! / 6, `${points.map((p) => p.bytes).join(', ')} bytes`);
+  assert.ok(fit!.bytesExponent < 1.2 && fit!.flopsExponent > 2.4, JSON.stringify(fit));
+  assert.match(formatGrowth(points), /\| info_nce-NKP \| N 800, K 100, P 256 \|/);
+});
+
+test('a fit tells a line from a curve', () => {
+  const point = (value: number, ms: number): GrowthPoint => ({
+    axis: 'crop', value, name: '', timing: { median: ms, min: ms, max: ms, spread: 0, runs: 1 }, flops: 10 * value, bytes: 100 + 7 * value, gatheredBytes: null,
+  });
+  const [straight] = growthFits([1, 2, 3, 4].map((x) => point(x, 5 + 2 * x))), [square] = growthFits([1, 2, 3, 4].map((x) => point(x, x * x)));
+  assert.ok(straight!.msDeviation < 1e-9 && straight!.bytesDeviation < 1e-9);
+  assert.ok(Math.abs(square!.msExponent - 2) < 1e-9 && square!.msDeviation > 0.2, JSON.stringify(square));
+  assert.ok(Math.abs(square!.flopsExponent - 1) < 1e-9);
 });
 
 test('a Python that is not there, or has no torch, is a missing peer', async () => {

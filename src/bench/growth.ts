@@ -52,7 +52,7 @@ function arithmetic(dispatches: readonly PlannedDispatch[]): number {
 
 /** Sizes in software and on a GPU, where small ones would show nothing but launches. */
 const STEPS = {
-  cpu: { preset: 'micro', heads: 2, utterances: 2, seconds: 1.6, crop: [0.8, 1.6, 2.4, 3.2], batch: [1, 2, 3, 4], width: [64, 128, 192, 256] },
+  cpu: { preset: 'micro', heads: 2, utterances: 2, seconds: 1.2, crop: [0.8, 1.6, 2.4, 3.2], batch: [2, 4, 6, 8], width: [64, 128, 192, 256] },
   gpu: { preset: 'small', heads: 6, utterances: 8, seconds: 4, crop: [2, 4, 6, 8], batch: [4, 8, 12, 16], width: [192, 384, 576, 768] },
 } as const;
 
