@@ -31,14 +31,14 @@ fn b_at(i: i32) -> vec4f {
 
 #if MODE < 2
 // Four values of A from k2 = 4 k of the row at `base`; 0 where the position is padding or k2 >= K2.
-fn load_a(base: i32, ok: bool, k: i32) -> vec4f {
+fn load_a(base: i32, ok: bool, k: i32, K2: i32) -> vec4f {
 #if A_VEC
   var v = a_at(base + k);
 #if TAIL
-  v = select(vec4f(), v, vec4i(4 * k) + vec4i(0, 1, 2, 3) < vec4i(p.K2));
+  v = select(vec4f(), v, vec4i(4 * k) + vec4i(0, 1, 2, 3) < vec4i(K2));
 #end
 #else
-  let last = p.K2 - 1 - 4 * k;
+  let last = K2 - 1 - 4 * k;
   let at = base + 4 * k;
   var v = vec4f(a[at], a[at + min(1, last)], a[at + min(2, last)], a[at + min(3, last)]);
   v = select(vec4f(), v, vec4i(0, 1, 2, 3) <= vec4i(last));
@@ -48,16 +48,16 @@ fn load_a(base: i32, ok: bool, k: i32) -> vec4f {
 #end
 
 #if MODE == 0
-fn load_b(base: i32, k: i32) -> vec4f {
+fn load_b(base: i32, k: i32, K2: i32) -> vec4f {
 #if B_VEC
   let v = b_at(base + k);
 #if TAIL
-  return select(vec4f(), v, vec4i(4 * k) + vec4i(0, 1, 2, 3) < vec4i(p.K2));
+  return select(vec4f(), v, vec4i(4 * k) + vec4i(0, 1, 2, 3) < vec4i(K2));
 #else
   return v;
 #end
 #else
-  let last = p.K2 - 1 - 4 * k;
+  let last = K2 - 1 - 4 * k;
   let at = base + 4 * k;
   let v = vec4f(b[at], b[at + min(1, last)], b[at + min(2, last)], b[at + min(3, last)]);
   return select(vec4f(), v, vec4i(0, 1, 2, 3) <= vec4i(last));
@@ -86,7 +86,20 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let n = i32(w.x) * ${4 * SG} + 4 * l;
   let nc = min(n, (p.N - 1) & -4);
   let k1_end = (p.K1 - z1 * p.k1_z + p.k1_div - 1) / p.k1_div;
-  let k4_end = (p.K2 + 3) >> 2u;
+  // Uniforms that loops use are read once: a read of one is a load per lane on lavapipe, in every iteration.
+  let N = p.N;
+  let K2 = p.K2;
+  let k4_end = (K2 + 3) >> 2u;
+  let a_len = p.a_len;
+  let a_row = p.a_row;
+  let a_tap = p.a_tap;
+  let b_k1 = p.b_k1;
+  let b_row = p.b_row;
+#if MODE == 2
+  let a_outer = p.a_outer;
+  let b_len = p.b_len;
+  let b_step = p.b_step;
+#end
   let a_base = p.a_off + z0 * p.a_z0 + z1 * p.a_z1;
   let b_base = p.b_off + z0 * p.b_z0 + z1 * p.b_z1;
 #for i in 0..TM
@@ -101,28 +114,28 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #end
   for (var k1 = 0; k1 < k1_end; k1++) {
 #for r in 0..TM / SG
-    let at${r} = pos${r} + k1 * p.a_tap;
-    let ok${r} = at${r} >= 0 && at${r} < p.a_len;
-    let ra${r} = outer${r} + clamp(at${r}, 0, p.a_len - 1) * p.a_row;
+    let at${r} = pos${r} + k1 * a_tap;
+    let ok${r} = at${r} >= 0 && at${r} < a_len;
+    let ra${r} = outer${r} + clamp(at${r}, 0, a_len - 1) * a_row;
 #end
 #if MODE == 0
 #for v in 0..4
-    let rb${v} = b_base + k1 * p.b_k1 + min(n + ${v}, p.N - 1) * p.b_row;
+    let rb${v} = b_base + k1 * b_k1 + min(n + ${v}, N - 1) * b_row;
 #end
 #else
 #if B_VEC
-    let rb = b_base + k1 * p.b_k1 + (nc >> 2u);
+    let rb = b_base + k1 * b_k1 + (nc >> 2u);
 #else
-    let rb = b_base + k1 * p.b_k1 + nc;
+    let rb = b_base + k1 * b_k1 + nc;
 #end
 #end
     for (var k = 0; k < k4_end; k++) {
 #for r in 0..TM / SG
-      let a${r} = load_a(ra${r}, ok${r}, k);
+      let a${r} = load_a(ra${r}, ok${r}, k, K2);
 #end
 #if MODE == 0
 #for v in 0..4
-      let v${v} = load_b(rb${v}, k);
+      let v${v} = load_b(rb${v}, k, K2);
 #end
 #for j in 0..4
       let b${j} = vec4f(v0[${j}], v1[${j}], v2[${j}], v3[${j}]);
@@ -130,9 +143,9 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #else
 #for j in 0..4
 #if TAIL
-      let b${j} = load_b(rb + min(4 * k + ${j}, p.K2 - 1) * p.b_row);
+      let b${j} = load_b(rb + min(4 * k + ${j}, K2 - 1) * b_row);
 #else
-      let b${j} = load_b(rb + (4 * k + ${j}) * p.b_row);
+      let b${j} = load_b(rb + (4 * k + ${j}) * b_row);
 #end
 #end
 #end
@@ -166,25 +179,31 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let pos0 = vec4i(p.b_pos0) + (cols / p.b_inner) * p.b_tap;
 #end
   for (var k1 = 0; k1 < k1_end; k1++) {
-    let ra = am + k1 * p.a_outer;
-    let rb = bn + k1 * p.b_k1;
-    for (var k = 0; k < p.K2; k += 4) {
+    let ra = am + k1 * a_outer;
+    let rb = bn + k1 * b_k1;
+    for (var k = 0; k < K2; k += 4) {
 #for j in 0..4
-      let k${j} = min(k + ${j}, p.K2 - 1);
-      let in${j} = k + ${j} < p.K2;
-      let ka${j} = ra + k${j} * p.a_row;
+      let k${j} = min(k + ${j}, K2 - 1);
+      let in${j} = k + ${j} < K2;
+      let ka${j} = ra + k${j} * a_row;
 #if A_VEC
-      let a${j} = select(vec4f(), a_at(ka${j}), in${j});
+      let a${j} = a_at(ka${j});
 #else
-      let a${j} = select(vec4f(), vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]), in${j});
+      let a${j} = vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]);
 #end
-      let at${j} = pos0 + k${j} * p.b_step;
+#if POSITIONS
+      let at${j} = pos0 + k${j} * b_step;
+#end
 #if B_VEC
-      let kb${j} = rb + clamp(at${j}, 0, p.b_len - 1) * p.b_row;
-      let b${j} = select(vec4f(), b_at(kb${j}), at${j} >= 0 && at${j} < p.b_len);
+#if POSITIONS
+      let kb${j} = rb + clamp(at${j}, 0, b_len - 1) * b_row;
+      let b${j} = select(vec4f(), b_at(kb${j}), in${j} && at${j} >= 0 && at${j} < b_len);
 #else
-      let kb${j} = rb + clamp(at${j}, vec4i(0), vec4i(p.b_len - 1)) * p.b_row;
-      let b${j} = select(vec4f(), vec4f(b[kb${j}.x], b[kb${j}.y], b[kb${j}.z], b[kb${j}.w]), (at${j} >= vec4i(0)) & (at${j} < vec4i(p.b_len)));
+      let b${j} = select(vec4f(), b_at(rb + k${j} * b_row), in${j});
+#end
+#else
+      let kb${j} = rb + clamp(at${j}, vec4i(0), vec4i(b_len - 1)) * b_row;
+      let b${j} = select(vec4f(), vec4f(b[kb${j}.x], b[kb${j}.y], b[kb${j}.z], b[kb${j}.w]), vec4<bool>(in${j}) & (at${j} >= vec4i(0)) & (at${j} < vec4i(b_len)));
 #end
 #end
 #for i in 0..TM
@@ -215,7 +234,8 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #end
   );
   let offset = bias_at(n, z0);
-  for (var i = 0; i < p.tile_rows; i++) {
+  let tile_rows = p.tile_rows;
+  for (var i = 0; i < tile_rows; i++) {
 #for r in 0..TM / SG
     let t${r} = subgroupShuffle(start${r}, u32(i) % ${SG}u);
 #end
@@ -223,6 +243,6 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #for r in 1..TM / SG
     row = select(row, t${r}, i >= ${r * SG});
 #end
-    if (n < p.N && row >= 0) { store(row, n, rows[i], offset); }
+    if (n < N && row >= 0) { store(row, n, rows[i], offset); }
   }
 }

@@ -66,9 +66,9 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number): Ke
   const M = rows + 5, N = columns + 6, inner = 7, outers = ceilDiv(M, inner), batches = [2, 2] as const;
   // Without TAIL, kernels take whole vec4s of k only.
   const K2 = mode < 2 && constants['TAIL'] === 0 ? 20 : 21, K1 = mode < 2 ? 3 : 2;
-  const positions = 2 * inner - 3, taps = mode < 2 ? 1 : ceilDiv(N, 12), tapWidth = mode < 2 ? N : on('B_VEC') ? 12 : 11;
+  const positions = 2 * inner - 3, tapped = mode === 2 && constants['POSITIONS'] !== 0, taps = tapped ? ceilDiv(N, 12) : 1, tapWidth = !tapped ? N : on('B_VEC') ? 12 : 11;
   const aRow = up(mode < 2 ? K2 : M), aOuter = (mode < 2 ? positions : K2) * aRow, aZ1 = (mode < 2 ? outers : K1) * aOuter;
-  const bRow = up(mode === 0 ? K2 : mode === 1 ? N : tapWidth), bLength = mode === 0 ? N : mode === 1 ? K2 : K2 - 2, bZ1 = K1 * bLength * bRow;
+  const bRow = up(mode === 0 ? K2 : mode === 1 ? N : tapWidth), bLength = mode === 0 ? N : tapped ? K2 - 2 : K2, bZ1 = K1 * bLength * bRow;
   const cRow = up(N), cOuter = positions * cRow;
   const size = { a: 4 + 4 * aZ1, b: 4 + 4 * bZ1, c: 4 + 2 * outers * cOuter };
   const in4 = (flag: string, n: number): number => (on(flag) ? n / 4 : n);
@@ -77,7 +77,7 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number): Ke
     a_z0: in4('A_VEC', 2 * aZ1), a_z1: in4('A_VEC', aZ1), a_off: in4('A_VEC', 4), a_outer: in4('A_VEC', aOuter), a_row: in4('A_VEC', aRow),
     a_pos0: -1, a_step: 2, a_tap: 1, a_len: positions,
     b_z0: in4('B_VEC', 2 * bZ1), b_z1: in4('B_VEC', bZ1), b_off: in4('B_VEC', 4), b_k1: in4('B_VEC', bLength * bRow), b_row: in4('B_VEC', bRow),
-    b_inner: tapWidth, b_pos0: -2, b_step: 1, b_tap: taps > 1 ? 1 : 0, b_len: bLength,
+    b_inner: tapWidth, b_pos0: tapped ? -2 : 0, b_step: 1, b_tap: taps > 1 ? 1 : 0, b_len: bLength,
     c_z0: in4('C_VEC', outers * cOuter), c_z1: 0, c_off: in4('C_VEC', 4), c_outer: in4('C_VEC', cOuter), c_row: in4('C_VEC', cRow),
     c_pos0: -1, c_step: 2, c_zpos: 1, c_len: positions, bias_z0: 3, alpha: 0.75,
   };

@@ -108,6 +108,6 @@ function cpuProduct(adapter: AdapterProfile, { gemm: g, params, constants, bind,
   const image = (operand: Value, vec: number | undefined): number => Number(Boolean(adapter.images && vec && imageable(operand.shape)));
   return {
     kernel: SUBGROUP, variant: SUBGROUP.name, bind, params: { ...params, tile_rows: rows, m_blocks: blocks }, grid,
-    constants: { ...constants, TM: rows, TAIL: Number(tail), A_IMAGE: image(g.a, constants['A_VEC']), B_IMAGE: image(g.b, constants['B_VEC']) },
+    constants: { ...constants, TM: rows, TAIL: Number(tail), POSITIONS: Number(Boolean(g.bPosition) || !constants['B_VEC']), A_IMAGE: image(g.a, constants['A_VEC']), B_IMAGE: image(g.b, constants['B_VEC']) },
   };
 }
