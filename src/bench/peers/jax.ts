@@ -16,10 +16,11 @@ export const open: OpenPeer = async (prefer) => {
   let jax: Jax;
   try {
     jax = await import('@jax-js/jax');
-  } catch {
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error;
     return { missing: 'not installed: npm i -D @jax-js/jax' };
   }
-  const { started, adapter } = await withNavigatorGpu(prefer, () => jax.init('webgpu'));
+  const { started, adapter } = await withNavigatorGpu('jax-js', prefer, () => jax.init('webgpu'));
   if (!started.includes('webgpu')) return { missing: 'jax-js found no WebGPU adapter' };
   jax.defaultDevice('webgpu');
   const peer: Peer = {
@@ -27,7 +28,7 @@ export const open: OpenPeer = async (prefer) => {
     version: `${packageVersion('@jax-js/jax')}, ${adapter}`,
     unsupported: () => null,
     arm: (workload, sets) => (workload.work.op === 'torch_step' ? trainingArm(jax, sets) : opArm(jax, workload.work, workload.grad, sets)),
-    // jax-js keeps one device for as long as the process lives; it stays, so that the peer can be opened again.
+    // It keeps its device for as long as the process lives, and so can be opened again.
     async close() {},
   };
   return peer;
