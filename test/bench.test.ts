@@ -116,7 +116,7 @@ const productWith = (sign: '+' | '-'): BuildWork => (work, v) => {
 
 test('a kernel with one sign flipped is refused with its worst element and is never timed', async () => {
   const gpu = await openTestGpu(), workload = workloadOf('matmul', SMALL[0]![1], false), sets = inputSets(workload), references = referencesOf(workload, sets);
-  const right = await mgfArm(gpu, workload, sets, productWith('+')), wrong = await mgfArm(gpu, workload, sets, productWith('-'));
+  const right = await mgfArm(gpu, workload, sets, { build: productWith('+') }), wrong = await mgfArm(gpu, workload, sets, { build: productWith('-') });
   const runs = { right: 0, wrong: 0 };
   const counted = (arm: Arm, name: keyof typeof runs): Arm => ({ ...arm, run: (set) => { runs[name]++; return arm.run(set); } });
   const [first, second] = await measure([counted(right, 'right'), counted(wrong, 'wrong')], references, QUICK);
@@ -144,7 +144,7 @@ test('an arm that leaves elements unwritten is refused, because its buffers were
   }), [x!], {})[0]!;
   const gpu = await openTestGpu();
   for (const n of [70, 69]) {
-    const arm = await mgfArm(gpu, workload, sets, rows(n)), [measured] = await measure([arm], referencesOf(workload, sets), QUICK);
+    const arm = await mgfArm(gpu, workload, sets, { build: rows(n) }), [measured] = await measure([arm], referencesOf(workload, sets), QUICK);
     if (n === 70) assert.is(measured!.refused, null); else assert.match(measured!.refused!, /y\[2760\] is NaN/);
     await arm.dispose();
   }

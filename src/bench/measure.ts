@@ -1,4 +1,5 @@
 /** Checks and times engines on one workload. Nothing is timed that was not found right first. */
+import type { Precision } from '../gpu/device.ts';
 import type { Arm, Engine, HostTensors, Workload } from './contract.ts';
 import { referenceOf, type Reference } from './reference.ts';
 import { stepReferences } from './reference-step.ts';
@@ -10,6 +11,7 @@ export interface OwnArm extends Arm {
   poison(): void;
   /** Milliseconds of the device's own clock for one run on input set `set`; null where the device has none. */
   readonly deviceTime: ((set: number) => Promise<number>) | null;
+  readonly precision: Precision;
 }
 
 export interface MeasureOptions extends Repetition {
@@ -29,10 +31,12 @@ export interface Measured {
 
 /**
  * The largest error that an engine may have, as a part of the root mean square of what the tensor must be. f32 sums of the sizes here are off by 1e-5 and
- * less; tf32 and bf16 have 10 and 7 fraction bits.
+ * less; tf32 and f16 have 10 fraction bits, bf16 has 7.
  */
 const TOLERANCE: Readonly<Partial<Record<Engine, number>>> = { 'torch-cuda-tf32': 2e-2, 'torch-cuda-bf16': 0.15 };
-const F32_TOLERANCE = 5e-4;
+const F32_TOLERANCE = 5e-4, F16_TOLERANCE = 2e-2;
+
+const toleranceOf = (arm: Arm): number => ('precision' in arm && (arm as OwnArm).precision === 'f16' ? F16_TOLERANCE : TOLERANCE[arm.engine] ?? F32_TOLERANCE);
 
 /** Null when the outputs agree with the reference; otherwise one sentence naming the worst element. */
 export function disagreement(outputs: Readonly<Record<string, ArrayLike<number>>>, reference: Reference, tolerance = F32_TOLERANCE): string | null {
@@ -58,7 +62,7 @@ async function check(arm: Arm, references: readonly Reference[]): Promise<string
   for (const [set, reference] of references.entries()) {
     if ('poison' in arm) (arm as OwnArm).poison();
     await arm.run(set);
-    const wrong = disagreement(await arm.outputs(), reference, TOLERANCE[arm.engine]);
+    const wrong = disagreement(await arm.outputs(), reference, toleranceOf(arm));
     if (wrong) return `wrong result on input set ${set}: ${wrong}`;
   }
   return null;

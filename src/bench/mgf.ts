@@ -1,6 +1,6 @@
 /** This engine's arm: a workload built of public ops and compiled to one Program per input set, so that nothing is uploaded while it is timed. */
 import { MGFError } from '../errors.ts';
-import type { Gpu } from '../gpu/device.ts';
+import type { Gpu, Precision } from '../gpu/device.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { transformerLayer } from '../nn/layers.ts';
@@ -61,7 +61,7 @@ async function torchStepArm(gpu: Gpu, { B, seconds }: TorchStepWork, sets: reado
     },
   });
   return {
-    engine: 'mgf', deviceTime: null,
+    engine: 'mgf', deviceTime: null, precision: 'f32',
     async run(set) {
       current = set;
       const result = await step.step(count++);
@@ -75,8 +75,10 @@ async function torchStepArm(gpu: Gpu, { B, seconds }: TorchStepWork, sets: reado
   };
 }
 
-/** Opens the arm of a workload. Throws what `compile` throws, among it MGFError 'limit' for tensors that the adapter has no room for. */
-export async function mgfArm(gpu: Gpu, { name, work, grad }: Workload, sets: readonly HostTensors[], build: BuildWork = buildWork): Promise<OwnArm> {
+/** Opens the arm of a workload; `precision` is what matrix products multiply (the torch step keeps to f32). Throws what `compile` throws, among it MGFError 'limit' for tensors that the adapter has no room for. */
+export async function mgfArm(
+  gpu: Gpu, { name, work, grad }: Workload, sets: readonly HostTensors[], { build = buildWork, precision = 'f32' }: { build?: BuildWork; precision?: Precision } = {},
+): Promise<OwnArm> {
   if (work.op === 'torch_step') return torchStepArm(gpu, work, sets);
   const buffers: GPUBuffer[] = [], programs: Program[] = [];
   const wanted = Object.entries(sets[0]!).filter(([input, t]) => input !== 'up' && t.data instanceof Float32Array).map(([input]) => input);
@@ -101,7 +103,7 @@ export async function mgfArm(gpu: Gpu, { name, work, grad }: Workload, sets: rea
       const y = build(work, values), keep: Record<string, Value> = { y };
       // y is kept beside the gradients: forward is part of what is timed, even where no gradient needs its result.
       if (grad) vectorJacobianProduct(new Map([[y, values['up']!]]), wanted.map((input) => values[input]!)).forEach((g, i) => { keep[`d.${wanted[i]!}`] = g; });
-      programs.push(await compile(gpu, graph, { place, keep, label: name }));
+      programs.push(await compile(gpu, graph, { place, keep, label: name, precision }));
     }
   } catch (error) {
     dispose();
@@ -116,7 +118,7 @@ export async function mgfArm(gpu: Gpu, { name, work, grad }: Workload, sets: rea
     return performance.now() - started;
   };
   return {
-    engine: 'mgf', run,
+    engine: 'mgf', run, precision,
     poison: () => programs.forEach((p) => p.poison()),
     deviceTime: gpu.device.features.has('timestamp-query') ? async (set) => (await programs[set]!.profile()).reduce((sum, { ms }) => sum + ms, 0) : null,
     outputs: async () => {

@@ -97,6 +97,8 @@ export function compareResults(before: ResultsFile, after: ResultsFile): Compari
   const changes: Change[] = [], warnings: string[] = [];
   let same = 0;
   if (before.adapter !== after.adapter) warnings.push(`the adapters differ: ${before.adapter}, now ${after.adapter}`);
+  const precision = (f: ResultsFile): string => f.versions['precision'] ?? 'f32';
+  if (precision(before) !== precision(after)) warnings.push(`the precisions differ: ${precision(before)}, now ${precision(after)}`);
   for (const [k, b] of old) {
     const a = now.get(k);
     if (!a) continue;

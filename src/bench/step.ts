@@ -3,7 +3,7 @@ import { randomStream } from '../audio/random.ts';
 import { anchorCapacity, fixedNegatives, normaliseCrop, spanMask } from '../audio/sampling.ts';
 import type { Batch } from '../audio/source.ts';
 import { elements } from '../graph/graph.ts';
-import type { Gpu } from '../gpu/device.ts';
+import type { Gpu, Precision } from '../gpu/device.ts';
 import { SCALES, type RunConfig } from '../mgf/config.ts';
 import { framesOf } from '../mgf/network.ts';
 import { presetRunConfig } from '../mgf/presets.ts';
@@ -22,8 +22,8 @@ export type StepName = (typeof STEP_NAMES)[number];
 const SOFTWARE_BATCH: Readonly<Record<StepName, readonly [number, number]>> = { 'tiny-step': [4, 1.92], 'small-step': [2, 1.92], 'base-step': [2, 1.92] };
 
 /** The configuration that a step is measured with: one micro-batch, forward, backward and update. */
-export function stepConfig(name: StepName, kind: 'cpu' | 'gpu'): RunConfig {
-  const run = presetRunConfig(name.slice(0, -'-step'.length), { train: { accumulation: 1 } });
+export function stepConfig(name: StepName, kind: 'cpu' | 'gpu', precision: Precision = 'f32'): RunConfig {
+  const run = presetRunConfig(name.slice(0, -'-step'.length), { train: { accumulation: 1, precision } });
   if (kind === 'gpu') return run;
   const [utterances, seconds] = SOFTWARE_BATCH[name];
   return { ...run, train: { ...run.train, utterances_per_batch: utterances, crop_seconds: seconds } };

@@ -1,6 +1,7 @@
 /** The suites: what is measured, in which order, and what is left out. Results are collected as they come, so that an interruption loses nothing. */
-import type { Gpu } from '../gpu/device.ts';
+import type { Gpu, Precision } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
+import { rejections } from '../plan/self-test.ts';
 import { measureCeilings, ofCeiling, type Ceiling, type Ceilings } from './ceilings.ts';
 import type { Arm, Peer, Workload } from './contract.ts';
 import { measure, referencesOf, type Measured, type MeasureOptions } from './measure.ts';
@@ -22,6 +23,8 @@ export interface SuiteOptions {
   /** Timing goes on for so long per workload and engine; 1 s. */
   readonly seconds: number;
   readonly progress: (line: string) => void;
+  /** What this engine's matrix products multiply. */
+  readonly precision: Precision;
 }
 
 /** What a run found. */
@@ -78,7 +81,7 @@ export async function runWorkloads(gpu: Gpu, ceilings: Ceilings, findings: Findi
     options.progress(name);
     const sets = inputSets(workload), arms: Arm[] = [];
     try {
-      arms.push(await mgfArm(gpu, workload, sets));
+      arms.push(await mgfArm(gpu, workload, sets, options));
       for (const peer of peers ?? []) {
         const unsupported = peer.unsupported(workload);
         if (unsupported !== null) {
@@ -118,7 +121,7 @@ export async function runStepKernels(gpu: Gpu, ceilings: Ceilings, names: readon
       findings.leftOut.push({ suite, name, engine: 'mgf', reason });
       continue;
     }
-    const run = stepConfig(name, gpu.profile.kind);
+    const run = stepConfig(name, gpu.profile.kind, options.precision);
     options.progress(`kernels of ${name} (${describeBatch(run)})`);
     const step = await openStep(gpu, run);
     try {
@@ -144,6 +147,11 @@ export async function runStepKernels(gpu: Gpu, ceilings: Ceilings, names: readon
       step.destroy();
     }
   }
+}
+
+/** Variants of kernels that computed wrongly on this device and were therefore not used. */
+export function noteRejections(gpu: Gpu, findings: Findings): void {
+  for (const { variant, reason } of rejections(gpu)) findings.leftOut.push({ suite: 'self-test', name: variant, engine: 'mgf', reason });
 }
 
 /** How time and memory grow with crop, batch, width, and the sizes of the contrastive loss. */

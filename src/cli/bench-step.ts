@@ -13,7 +13,7 @@ import { buildTorchStep, torchStepSets } from '../bench/torch-step.ts';
 import { WORKLOADS } from '../bench/workloads.ts';
 import { MGFError } from '../errors.ts';
 import { print } from './common.ts';
-import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { PlannedDispatch } from '../plan/program.ts';
 
 const NAMES = [...STEP_NAMES, 'torch-step'] as const;
@@ -41,7 +41,7 @@ interface Steps {
   deviceBytes: number;
 }
 
-async function openSteps(gpu: Gpu, name: Name): Promise<Steps> {
+async function openSteps(gpu: Gpu, name: Name, precision: Precision | undefined): Promise<Steps> {
   let count = 0;
   if (name === 'torch-step') {
     const workload = WORKLOADS.find((w) => w.name === name)!, work = workload.work as Extract<typeof workload.work, { op: 'torch_step' }>, step = await buildTorchStep(gpu, work);
@@ -54,15 +54,15 @@ async function openSteps(gpu: Gpu, name: Name): Promise<Steps> {
       },
     };
   }
-  const step = await openStep(gpu, stepConfig(name, gpu.profile.kind));
+  const step = await openStep(gpu, stepConfig(name, gpu.profile.kind, precision));
   return { dispatches: step.dispatches, deviceBytes: step.deviceBytes, step: () => step.step(count++), check: () => step.check() };
 }
 
 /** The other side of `runSteps`, in the process that it starts: prints one line of JSON. `name`: a step, with `:first` for nothing but its first run. */
-export async function runStart(gpu: Gpu, name: string): Promise<void> {
+export async function runStart(gpu: Gpu, name: string, precision?: Precision): Promise<void> {
   const [step, only] = name.split(':') as [Name, string?];
   if (!NAMES.includes(step)) throw new MGFError('usage', `"${name}" is none of ${NAMES.join(', ')}.`);
-  const open = await openSteps(gpu, step), losses = [(await open.step()).loss], firstMs = performance.now();
+  const open = await openSteps(gpu, step, precision), losses = [(await open.step()).loss], firstMs = performance.now();
   const started: Started = { firstMs, residentBytes: 0, deviceBytes: open.deviceBytes, dispatches: open.dispatches.length, flops: 0, wrong: null, ms: [], hostMs: [] };
   if (only !== 'first') {
     for (let i = 0; i < 5; i++) losses.push((await open.step()).loss);
@@ -79,8 +79,8 @@ export async function runStart(gpu: Gpu, name: string): Promise<void> {
   print(JSON.stringify(started));
 }
 
-function start(name: string, adapter: AdapterPreference | undefined, cache: string): Promise<Started> {
-  const args = [process.argv[1]!, 'bench', '--start', name, ...(adapter ? ['--adapter', adapter] : [])];
+function start(name: string, adapter: AdapterPreference | undefined, precision: Precision, cache: string): Promise<Started> {
+  const args = [process.argv[1]!, 'bench', '--start', name, ...(adapter ? ['--adapter', adapter] : []), '--precision', precision];
   // Where drivers keep compiled kernels: Mesa's, NVIDIA's.
   const env = { ...process.env, MESA_SHADER_CACHE_DIR: cache, __GL_SHADER_DISK_CACHE_PATH: cache };
   return new Promise((resolve, reject) => {
@@ -109,9 +109,9 @@ export async function runSteps(gpu: Gpu, ceilings: Ceilings, findings: Findings,
     const cache = await mkdtemp(join(tmpdir(), 'mgf-bench-'));
     try {
       options.progress(`${name}: cold start`);
-      const cold = await start(`${name}:first`, adapter, cache);
+      const cold = await start(`${name}:first`, adapter, options.precision, cache);
       options.progress(`  first step after ${(cold.firstMs / 1000).toFixed(1)} s; again, with the driver's cache`);
-      const warm = await start(name, adapter, cache);
+      const warm = await start(name, adapter, options.precision, cache);
       if (warm.wrong !== null) {
         findings.refused.push({ suite, name, engine, reason: warm.wrong });
         continue;

@@ -7,13 +7,13 @@ import { measureCeilings, ofCeiling } from '../bench/ceilings.ts';
 import { settingsOf, timeKernelFile } from '../bench/kernel-file.ts';
 import { openPeers, PEER_ENGINES } from '../bench/peers/index.ts';
 import { compareResults, formatResults, parseResults, type ResultsFile } from '../bench/results.ts';
-import { findCeilings, Findings, runGrowth, runStepKernels, runWorkloads, type SuiteOptions } from '../bench/suites.ts';
+import { findCeilings, Findings, noteRejections, runGrowth, runStepKernels, runWorkloads, type SuiteOptions } from '../bench/suites.ts';
 import { formatComparison, formatReport } from '../bench/tables.ts';
 import { MGFError } from '../errors.ts';
 import { runStart, runSteps } from './bench-step.ts';
-import { adapterOption, collect, ioError, positive, print, say, withGpu } from './common.ts';
+import { adapterOption, collect, ioError, positive, precisionOption, print, say, withGpu } from './common.ts';
 import { resolveIncludes } from './includes.ts';
-import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 
 const SUITES = ['kernels', 'step', 'peers', 'roofline'] as const;
 type Suite = (typeof SUITES)[number];
@@ -31,6 +31,7 @@ interface Options {
   constant?: string[];
   flops?: string;
   start?: string;
+  precision?: Precision;
   adapter?: AdapterPreference;
 }
 
@@ -64,7 +65,7 @@ export function benchCommand(version: string): Command {
     .addOption(new Option('--constant <name=n>', 'constant of its template; may be repeated').argParser(collect))
     .option('--flops <n>', 'FLOPs of one launch of your kernel, for GFLOP/s')
     .addOption(new Option('--start <step>').hideHelp())
-    .addOption(adapterOption())
+    .addOption(precisionOption()).addOption(adapterOption())
     .addHelpText('after', `
 Examples:
   mgf bench
@@ -76,7 +77,7 @@ Examples:
 }
 
 async function run(what: string | undefined, options: Options, version: string): Promise<void> {
-  if (options.start !== undefined) return withGpu(options.adapter, (gpu) => runStart(gpu, options.start!));
+  if (options.start !== undefined) return withGpu(options.adapter, (gpu) => runStart(gpu, options.start!, options.precision));
   if (what?.endsWith('.wgsl')) return timeFile(what, options);
   if (what !== undefined && !(SUITES as readonly string[]).includes(what)) {
     throw new MGFError('usage', `"${what}" cannot be measured: use kernels, step, peers, roofline, or a file whose name ends in .wgsl.`);
@@ -120,10 +121,10 @@ async function measureSuite(gpu: Gpu, what: Suite | undefined, options: Options,
   const budget = options.budget ?? (short && profile.kind === 'cpu' ? SHORT_SECONDS : Infinity);
   const suite: SuiteOptions = {
     wanted: (name) => options.filter === undefined || options.filter.test(name),
-    remaining: () => 1000 * budget - (performance.now() - started), memory: freemem(), seconds: short ? 0.3 : 1, progress: say,
+    remaining: () => 1000 * budget - (performance.now() - started), memory: freemem(), seconds: short ? 0.3 : 1, progress: say, precision: options.precision ?? 'f32',
   };
   say(`${profile.name} (${profile.runtime}), ${profile.family} kernels${Number.isFinite(budget) ? `; ${budget} s` : ''}`);
-  const versions: Record<string, string> = { mgf: version, node: process.versions.node, webgpu: profile.runtime };
+  const versions: Record<string, string> = { mgf: version, node: process.versions.node, webgpu: profile.runtime, ...(options.precision && { precision: options.precision }) };
   const ceilings = await findCeilings(gpu, findings, suite);
   if (short) {
     await runStepKernels(gpu, ceilings, ['tiny-step'], findings, suite);
@@ -145,6 +146,7 @@ async function measureSuite(gpu: Gpu, what: Suite | undefined, options: Options,
       for (const peer of peers) await peer.close();
     }
   }
+  noteRejections(gpu, findings);
   if (findings.results.length === 2 && findings.refused.length === 0 && findings.leftOut.length === 0) {
     throw new MGFError('usage', `Nothing that ${what ?? 'bench'} measures has a name that --filter finds.`);
   }
