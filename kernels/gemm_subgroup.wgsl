@@ -3,31 +3,11 @@
 // A tile of TM rows x 4 SG columns lives in TM vec4 accumulators per lane; lane l owns columns 4 l .. 4 l + 3. Loads are what costs here (about 6 ns
 // per 8 values whatever the pattern), so each lane loads a *different* row of A and subgroupBroadcast spreads it: TM / SG + 4 vec4 loads for 16 TM
 // multiply-adds per lane. Four k per iteration; order row -> four chained fma. Unrolling k further overflows the instruction cache.
-// A_IMAGE, B_IMAGE: the operand is read from its image (src/plan/images.ts), which on lavapipe takes half the time of a storage load.
 // Grid: (ceil(N / 4 SG), ceil(M / TM), z), see m_blocks. Rates: kernels/README.md.
 enable subgroups;
 #include "lib/gelu.wgsl"
 #include "lib/gemm.wgsl"
-
-#if A_VEC
-// Four values of A at `i`, in vec4s from its start.
-fn a_at(i: i32) -> vec4f {
-#if A_IMAGE
-  return textureLoad(a, vec2i(i & 1023, i >> 10u));
-#else
-  return a[i];
-#end
-}
-#end
-#if B_VEC
-fn b_at(i: i32) -> vec4f {
-#if B_IMAGE
-  return textureLoad(b, vec2i(i & 1023, i >> 10u));
-#else
-  return b[i];
-#end
-}
-#end
+#include "lib/operands.wgsl"
 
 #if MODE < 2
 // Four values of A from k2 = 4 k of the row at `base`; 0 where the position is padding or k2 >= K2.

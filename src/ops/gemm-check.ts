@@ -61,7 +61,7 @@ const SAMPLES = 1000;
  * a block of k; two batches along z0 and along z1; rows in groups that tiles do not respect; taps, strides and zero padding at both ends of A (of B
  * in the weight-gradient mode); rows that must not be written, and rows of C in interleaved phases.
  */
-export function gemmCheck(constants: Numbers, rows: number, columns: number): KernelCheck {
+export function gemmCheck(constants: Numbers, rows: number, columns: number, tileRows = rows): KernelCheck {
   const mode = constants['MODE']!, on = (flag: string): boolean => Boolean(constants[flag]), up = (n: number): number => Math.ceil(n / 4) * 4;
   const M = rows + 5, N = columns + 6, inner = 7, outers = ceilDiv(M, inner), batches = [2, 2] as const;
   // Without TAIL, kernels take whole vec4s of k only.
@@ -94,5 +94,5 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number): Ke
   gemmReference(params, constants, batches, inputs as unknown as GemmOperands, c, pre, every);
   // Kernels that store vec4s may write the padding after a row.
   if (on('C_VEC')) for (const out of pre ? [c, pre] : [c]) for (let row = 4; row < size.c; row += cRow) if (!Number.isNaN(out[row])) out.fill(ANYTHING, row + N, row + cRow);
-  return { inputs, outputs: pre ? { c, pre } : { c }, params: { ...params, tile_rows: rows, m_blocks: blocks }, grid, tolerance: 1e-4 };
+  return { inputs, outputs: pre ? { c, pre } : { c }, params: { ...params, tile_rows: tileRows, m_blocks: blocks }, grid, tolerance: 1e-4 };
 }

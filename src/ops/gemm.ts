@@ -2,11 +2,13 @@ import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
 import type { Value } from '../graph/graph.ts';
 import { imageable, kernel, type Dispatch } from '../graph/op.ts';
+import rowsSource from '../../kernels/gemm_rows.wgsl';
 import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
 import { gpuProduct } from './gemm-gpu.ts';
 import { ceilDiv, tiles } from './launch.ts';
 
 const SUBGROUP = kernel('gemm_subgroup', subgroupSource);
+const ROWS = kernel('gemm_rows', rowsSource);
 
 /**
  * C[z] = epilogue(alpha * sum over (k1, k2) of A[z] B[z]); see kernels/lib/gemm.wgsl for what the addresses mean. All strides and offsets in elements.
@@ -96,18 +98,30 @@ export interface Product {
   readonly batches: number;
 }
 
-function cpuProduct(adapter: AdapterProfile, { gemm: g, params, constants, bind, batches }: Product): Dispatch {
-  const width = adapter.subgroupSize;
+/** Narrower products than this many subgroups take gemm_rows, whose tile is as wide as they are. */
+const NARROW = 3;
+
+function cpuProduct(adapter: AdapterProfile, product: Product): Dispatch {
+  const { gemm: g, params, constants: c, bind, batches } = product, width = adapter.subgroupSize;
+  const narrow = g.mode !== 'tn' && g.n <= NARROW * width && g.m >= 8 * width && c['A_VEC'] && c['B_VEC'] && c['C_VEC'] && (g.mode === 'nn' || g.k2 % 4 === 0);
+  const kernelOf = narrow && !adapter.rejected?.has(ROWS.name) ? ROWS : SUBGROUP;
+  const withImages = `${kernelOf.name} of images`, images = adapter.images && !adapter.rejected?.has(withImages);
+  const image = (operand: Value, vec: number | undefined): number => Number(Boolean(images && vec && imageable(operand.shape)));
+  const constants = { ...c, A_IMAGE: image(g.a, c['A_VEC']), B_IMAGE: image(g.b, c['B_VEC']) };
+  const common = { kernel: kernelOf, variant: constants.A_IMAGE || constants.B_IMAGE ? withImages : kernelOf.name, bind };
+  if (kernelOf === ROWS) {
+    const columns = ceilDiv(g.n, width) * width, { grid, blocks } = tiles(ceilDiv(g.n, columns), ceilDiv(g.m, 4 * width), batches);
+    return { ...common, grid, params: { ...params, tile_rows: columns / 4, m_blocks: blocks }, constants: { ...constants, TN: columns, TAIL: Number(g.mode === 'nn') } };
+  }
   // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes). Fewer only where they pay for a variant of their own:
   // the narrow weight gradients of grouped convolutions. Element-wise stores mean odd shapes, which are small: the tile that compiles fastest.
   const most = width >= 8 ? 24 : 16;
-  const rows = !constants['C_VEC'] ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
+  const rows = !c['C_VEC'] ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
   // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
-  const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0);
+  const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0), positions = g.bPosition || !c['B_VEC'];
   const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), batches);
-  const image = (operand: Value, vec: number | undefined): number => Number(Boolean(adapter.images && vec && imageable(operand.shape)));
   return {
-    kernel: SUBGROUP, variant: SUBGROUP.name, bind, params: { ...params, tile_rows: rows, m_blocks: blocks }, grid,
-    constants: { ...constants, TM: rows, TAIL: Number(tail), POSITIONS: Number(Boolean(g.bPosition) || !constants['B_VEC']), A_IMAGE: image(g.a, constants['A_VEC']), B_IMAGE: image(g.b, constants['B_VEC']) },
+    ...common, grid, params: { ...params, tile_rows: rows, m_blocks: blocks },
+    constants: { ...constants, TM: rows, TAIL: Number(tail), POSITIONS: Number(Boolean(positions)) },
   };
 }

@@ -12,6 +12,7 @@ import { writeField } from './storage.ts';
 /** The checks by kernel: every kernel that has an alternative. */
 export const CHECKS: Readonly<Record<string, MakeCheck>> = {
   gemm_subgroup: (c, { subgroupSize }) => gemmCheck(c, c['TM']!, 4 * subgroupSize),
+  gemm_rows: (c, { subgroupSize }) => gemmCheck(c, 4 * subgroupSize, c['TN']!, c['TN']! / 4),
   gemm_tile: (c) => gemmCheck(c, c['BM']!, c['BN']!),
   gemm_matrix: (c) => gemmCheck(c, c['BM']!, c['BN']!),
   layer_norm_subgroup: (c) => layerNormCheck(c, false),
@@ -30,7 +31,8 @@ export interface Rejection {
 
 interface Verdict { readonly error: number; readonly reason: string | null }
 
-const verdicts = new WeakMap<Compiled, Promise<Verdict>>();
+/** By what compileKernel returns, which is one promise for one text and device. */
+const verdicts = new WeakMap<Promise<Compiled>, Promise<Verdict>>();
 const rejected = new WeakMap<GPUDevice, Map<string, Rejection>>();
 
 const rejectedOn = (gpu: Gpu): Map<string, Rejection> => {
@@ -72,22 +74,18 @@ export async function withoutWrongVariants<T extends { readonly dispatches: read
  */
 export async function selfTest(gpu: Gpu, dispatches: readonly Pick<Dispatch, 'kernel' | 'constants' | 'variant'>[]): Promise<void> {
   const variants = dispatches.filter((d) => d.variant !== undefined && CHECKS[d.kernel.name]);
-  const compiled = await Promise.all(variants.map((d) => compileKernel(gpu, d.kernel, d.constants).catch((error: unknown) => {
-    if (!(error instanceof MGFError) || error.code !== 'kernel') throw error;
-    reject(gpu, { variant: d.variant!, kernel: d.kernel.name, error: NaN, reason: `does not compile there (${error.message.split('\n').slice(0, 2).map((l) => l.trim()).join(' ')})` });
-    return null;
-  })));
-  const fresh = new Map<Compiled, KernelCheck>();
-  compiled.forEach((c, i) => { if (c && !verdicts.has(c) && !fresh.has(c)) fresh.set(c, CHECKS[c.name]!(variants[i]!.constants ?? {}, gpu.profile)); });
-  if (fresh.size) {
-    const results = runChecks(gpu, [...fresh]);
-    [...fresh.keys()].forEach((c, i) => verdicts.set(c, results.then((all) => all[i]!)));
+  const used = new Map(variants.map((d) => [compileKernel(gpu, d.kernel, d.constants), d]));
+  // What a check must give is worked out while the compiler works.
+  const fresh = [...used].filter(([compiling]) => !verdicts.has(compiling)).map(([compiling, d]) => ({ compiling, check: CHECKS[d.kernel.name]!(d.constants ?? {}, gpu.profile) }));
+  if (fresh.length) {
+    const results = runChecks(gpu, fresh);
+    fresh.forEach(({ compiling }, i) => verdicts.set(compiling, results.then((all) => all[i]!)));
     // A test that could not be run says nothing about the variant.
-    await results.catch((error: unknown) => { for (const c of fresh.keys()) verdicts.delete(c); throw error; });
+    await results.catch((error: unknown) => { for (const { compiling } of fresh) verdicts.delete(compiling); throw error; });
   }
-  for (const [i, c] of compiled.entries()) {
-    const verdict = c && await verdicts.get(c)!, { variant, kernel } = variants[i]!;
-    if (verdict?.reason) reject(gpu, { variant: variant!, kernel: kernel.name, error: verdict.error, reason: verdict.reason });
+  for (const [compiling, { variant, kernel }] of used) {
+    const { error, reason } = await verdicts.get(compiling)!;
+    if (reason !== null) reject(gpu, { variant: variant!, kernel: kernel.name, error, reason });
   }
 }
 
@@ -113,8 +111,19 @@ function createImage(device: GPUDevice, contents: ArrayBufferView<ArrayBuffer>):
 
 interface Part { readonly name: string; readonly buffer: 0 | 1 | 2; readonly offset: number; readonly size: number; readonly image?: boolean }
 
-/** Runs every check once, outputs poisoned, in one submit, and compares. */
-async function runChecks(gpu: Gpu, checks: readonly (readonly [Compiled, KernelCheck])[]): Promise<Verdict[]> {
+/** Runs every check in one submit, and compares; a kernel that the device refuses fails. */
+async function runChecks(gpu: Gpu, tests: readonly { readonly compiling: Promise<Compiled>; readonly check: KernelCheck }[]): Promise<Verdict[]> {
+  const compiled = await Promise.all(tests.map(({ compiling }) => compiling.catch((error: unknown): Verdict => {
+    if (!(error instanceof MGFError) || error.code !== 'kernel') throw error;
+    return { error: NaN, reason: `does not compile there (${error.message.split('\n').slice(0, 2).map((line) => line.trim()).join(' ')})` };
+  })));
+  const runnable = tests.flatMap(({ check }, i): (readonly [Compiled, KernelCheck])[] => { const c = compiled[i]!; return 'pipeline' in c ? [[c, check]] : []; });
+  const verdicts = runnable.length ? await launchChecks(gpu, runnable) : [];
+  return compiled.map((c) => ('pipeline' in c ? verdicts.shift()! : c));
+}
+
+/** Launches checks with poisoned outputs. */
+async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, KernelCheck])[]): Promise<Verdict[]> {
   const { device } = gpu, parts: Part[][] = [], ends: [number, number, number] = [0, 0, 0];
   // Three buffers: what is read, what is written, uniforms. No dispatch may bind one buffer for reading and for writing.
   const take = (name: string, buffer: 0 | 1 | 2, size: number): Part => {
