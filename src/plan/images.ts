@@ -11,6 +11,9 @@ import type { Region } from './storage.ts';
 const WIDTH = 1024;
 const ROW_BYTES = WIDTH * 16;
 
+/** Texels that no kernel reads, after each row: rows 16 KiB apart would fall into the same few sets of a cache when a kernel walks down a matrix. */
+const PADDING = 8;
+
 /** Dispatches between two uses of an image beyond which it is copied again instead of kept. */
 const PATIENCE = 12;
 
@@ -47,7 +50,7 @@ export function planImages(device: GPUDevice, label: string, accesses: readonly 
   const rows = (image: Image): number => Math.ceil(image.from.size / ROW_BYTES);
   const plan = placeBlocks(images.map((image) => ({ bytes: rows(image) * ROW_BYTES, first: image.first, last: image.last })));
   const textures = plan.slotBytes.map((size, i) => device.createTexture({
-    label: `${label} image ${i}`, size: [WIDTH, size / ROW_BYTES], format: 'rgba32float', usage: TextureUsage.STORAGE_BINDING | TextureUsage.COPY_DST,
+    label: `${label} image ${i}`, size: [WIDTH + PADDING, size / ROW_BYTES], format: 'rgba32float', usage: TextureUsage.STORAGE_BINDING | TextureUsage.COPY_DST,
   }));
   const views = textures.map((texture) => texture.createView());
   const slotOf = new Map(images.map((image, i) => [image, plan.slotOf[i]!]));
