@@ -1,6 +1,7 @@
 """PyTorch at the workloads of src/bench/contract.ts, driven by src/bench/peers/torch.ts.
 
-    python3 torch_arms.py DEVICE THREADS PRECISION      DEVICE cpu or cuda; PRECISION f32, tf32 or bf16 (autocast)
+    python3 torch_arms.py DEVICE THREADS PRECISION      DEVICE cpu or cuda; PRECISION f32, tf32, or bf16 or f16 (autocast; a forward
+    matrix product has operands that lie in that type)
 
 Speaks JSON, a line each way: the first line out says what is here ({torch, device} or {missing}); then every request on stdin has one reply.
 Tensors travel in files: a request names the file, and shape, dtype and byte offset of each tensor in it. Layouts are converted when an arm is made
@@ -33,8 +34,11 @@ def synchronise():
         torch.cuda.synchronize()
 
 
+HALF = {'bf16': torch.bfloat16, 'f16': torch.float16}
+
+
 def autocast():
-    return torch.autocast('cuda' if DEVICE == 'cuda' else 'cpu', dtype=torch.bfloat16, enabled=PRECISION == 'bf16')
+    return torch.autocast('cuda' if DEVICE == 'cuda' else 'cpu', dtype=HALF.get(PRECISION, torch.bfloat16), enabled=PRECISION in HALF)
 
 
 def dense_gradient(y):
@@ -95,6 +99,9 @@ class OpArm:
         self.sets = []
         for tensors in sets:
             inputs = {n: (t.transpose(-1, -2).contiguous() if n in self.swapped else t).to(DEVICE) for n, t in tensors.items()}
+            if work['op'] == 'matmul' and not grad and PRECISION in HALF:
+                # Nothing to convert in the timed run: this is what the library's product of that type can do.
+                inputs = {n: t.to(HALF[PRECISION]) for n, t in inputs.items()}
             for n, t in inputs.items():
                 if grad and t.is_floating_point() and n != 'up':
                     t.requires_grad_()
@@ -189,6 +196,24 @@ def peak_bytes():
     return torch.cuda.max_memory_allocated() if DEVICE == 'cuda' else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def run(arm, index, times):
+    """Means of one run, of so many in a row: by the wall clock, and on a CUDA device by its own."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if DEVICE == 'cuda' else None
+    synchronise()
+    started = time.perf_counter()
+    if events:
+        events[0].record()
+    for _ in range(times):
+        arm.run(index)
+    if events:
+        events[1].record()
+    synchronise()
+    reply = {'ms': (time.perf_counter() - started) * 1e3 / times}
+    if events:
+        reply['device_ms'] = events[0].elapsed_time(events[1]) / times
+    return reply
+
+
 def answer(request, arms):
     command, key = request['command'], request.get('arm')
     if command == 'arm':
@@ -196,11 +221,7 @@ def answer(request, arms):
         arms[key] = (TorchStepArm if work['op'] == 'torch_step' else OpArm)(work, request['grad'], read_sets(request['file'], request['sets']))
         return {}
     if command == 'run':
-        synchronise()
-        started = time.perf_counter()
-        arms[key].run(request['set'])
-        synchronise()
-        return {'ms': (time.perf_counter() - started) * 1e3}
+        return run(arms[key], request['set'], request['times'])
     if command == 'outputs':
         return {'outputs': write_outputs(request['file'], arms[key].outputs())}
     if command == 'peak':

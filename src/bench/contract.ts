@@ -43,13 +43,15 @@ export interface Workload {
 export interface HostTensor { readonly shape: readonly number[]; readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> }
 export type HostTensors = Readonly<Record<string, HostTensor>>;
 
-export type Engine = 'mgf' | 'jax-js' | 'tfjs' | 'ort' | 'torch-cpu-1' | 'torch-cpu-2' | 'torch-cuda' | 'torch-cuda-tf32' | 'torch-cuda-bf16';
+export type Engine = 'mgf' | 'jax-js' | 'tfjs' | 'ort' | 'torch-cpu-1' | 'torch-cpu-2' | 'torch-cuda' | 'torch-cuda-tf32' | 'torch-cuda-bf16' | 'torch-cuda-f16';
 
 /** One engine made ready to run one workload; inputs are resident where the engine computes. */
 export interface Arm {
   readonly engine: Engine;
   /** Runs once on input set `set`, waits for the device, and returns the milliseconds that took by the wall clock. */
   run(set: number): Promise<number>;
+  /** Milliseconds of the device's own clock for one run on input set `set`; null or left out where there is none. */
+  readonly deviceTime?: ((set: number) => Promise<number>) | null;
   /** What the last run computed, in the workload's layouts: `y`, or `d.<input>` for each. */
   outputs(): Promise<Record<string, Float32Array>>;
   /** Peak memory in bytes, where the engine can tell. */

@@ -9,7 +9,6 @@ import { statistics, wantsMore, type Repetition, type Timing } from './statistic
 export interface OwnArm extends Arm {
   /** Fills everything that a run computes with NaN. */
   poison(): void;
-  /** Milliseconds of the device's own clock for one run on input set `set`; null where the device has none. */
   readonly deviceTime: ((set: number) => Promise<number>) | null;
   readonly precision: Precision;
 }
@@ -33,7 +32,7 @@ export interface Measured {
  * The largest error that an engine may have, as a part of the root mean square of what the tensor must be. f32 sums of the sizes here are off by 1e-5 and
  * less; tf32 and f16 have 10 fraction bits, bf16 has 7.
  */
-const TOLERANCE: Readonly<Partial<Record<Engine, number>>> = { 'torch-cuda-tf32': 2e-2, 'torch-cuda-bf16': 0.15 };
+const TOLERANCE: Readonly<Partial<Record<Engine, number>>> = { 'torch-cuda-tf32': 2e-2, 'torch-cuda-f16': 2e-2, 'torch-cuda-bf16': 0.15 };
 const F32_TOLERANCE = 5e-4, F16_TOLERANCE = 2e-2;
 
 const toleranceOf = (arm: Arm): number => ('precision' in arm && (arm as OwnArm).precision === 'f16' ? F16_TOLERANCE : TOLERANCE[arm.engine] ?? F32_TOLERANCE);
@@ -88,7 +87,7 @@ export async function measure(arms: readonly Arm[], references: readonly Referen
     options.progress?.(`${arm.engine}: check`);
     await attempt(arm, () => check(arm, references));
   }
-  const clockOf = (arm: Arm): ((set: number) => Promise<number>) | null => (options.deviceClock && 'deviceTime' in arm ? (arm as OwnArm).deviceTime : null);
+  const clockOf = (arm: Arm): ((set: number) => Promise<number>) | null => ((options.deviceClock && arm.deviceTime) || null);
   const standing = (): Arm[] => arms.filter((a) => !refused.has(a));
   const run = async (arm: Arm, round: number): Promise<number> => (clockOf(arm) ?? ((set: number) => arm.run(set)))(round % references.length);
   for (const arm of standing()) await attempt(arm, async () => { await run(arm, 0); return null; });

@@ -5,11 +5,16 @@ import { embeddedDriver, hasVulkanLoader, withEmbedded } from './embedded.ts';
 import type { AdapterPreference, AdapterSource } from './adapter.ts';
 
 /**
- * Toggles of Dawn. Timestamps are otherwise rounded to 65.5 us.
- * NVIDIA: `enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis` would add shader-f16 and subgroup matrices there;
- * not set, because webgpu 0.6 with it aborts the process on some of those GPUs.
+ * Toggles of Dawn, by their names there (Dawn ignores names that it does not know).
+ * NVIDIA: `vulkan_enable_f16_on_nvidia` and `allow_unsafe_apis` would add shader-f16 and subgroup matrices there; not enabled by themselves, because
+ * webgpu 0.6 with them aborts the process on some of those GPUs.
  */
-const toggles = ['disable-dawn-features=timestamp_quantization'];
+export interface DawnToggles { readonly enable?: readonly string[]; readonly disable?: readonly string[] }
+
+/** What every GPU object is created with, and then these. Timestamps are otherwise rounded to 65.5 us. */
+function flagsOf({ enable = [], disable = [] }: DawnToggles): string[] {
+  return [`disable-dawn-features=${['timestamp_quantization', ...disable].join(',')}`, ...(enable.length ? [`enable-dawn-features=${enable.join(',')}`] : [])];
+}
 
 /**
  * Every GPU object that create() ever returned: Dawn crashes once it is collected while a device of it lives.
@@ -17,21 +22,28 @@ const toggles = ['disable-dawn-features=timestamp_quantization'];
  */
 interface Kept {
   objects: GPU[];
+  byFlags: Record<string, Created>;
+}
+interface Created {
   /** Asked first, with whatever Vulkan the machine has. */
   system?: GPU;
   /** Created after the loader was pointed at the embedded driver. */
   embedded?: GPU;
 }
 const key = Symbol.for('mgf-webgpu.dawn');
-const kept: Kept = ((globalThis as Record<symbol, unknown>)[key] ??= { objects: [] }) as Kept;
+const kept: Kept = ((globalThis as Record<symbol, unknown>)[key] ??= { objects: [], byFlags: {} }) as Kept;
 
 /** Lets `openGpu` reach adapters through npm `webgpu`. */
 export function useDawn(): void {
   addAdapterProvider(dawnAdapter);
 }
 
-/** An adapter of npm `webgpu` that satisfies the preference; for other libraries of the same process, which look for `navigator.gpu`. */
-export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: string[]): Promise<AdapterSource | null> {
+/**
+ * An adapter of npm `webgpu` that satisfies the preference; for other libraries of the same process, which look for `navigator.gpu`.
+ * `toggles`: further toggles of Dawn for it; a provider of one's own, `addAdapterProvider((prefer, tried) => dawnAdapter(prefer, tried, toggles))`, has
+ * `openGpu` use them.
+ */
+export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: string[], toggles: DawnToggles = {}): Promise<AdapterSource | null> {
   let dawn: typeof import('webgpu');
   try {
     dawn = await import('webgpu');
@@ -40,22 +52,24 @@ export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: 
     return null;
   }
   const runtime = `Dawn (webgpu ${packageVersion()})`;
+  const flags = flagsOf(toggles), created = (kept.byFlags[flags.join(' ')] ??= {});
   const create = (): GPU => {
-    const gpu = dawn.create(toggles);
+    const gpu = dawn.create(flags);
     kept.objects.push(gpu);
     return gpu;
   };
   if (prefer !== 'swiftshader') {
-    if (kept.system || hasVulkanLoader()) {
-      kept.system ??= create();
-      const adapter = await ask(kept.system, 'installed Vulkan', prefer, tried);
-      if (adapter) return { adapter, runtime, language: languageOf(kept.system) };
+    if (created.system || hasVulkanLoader()) {
+      created.system ??= create();
+      const adapter = await ask(created.system, 'installed Vulkan', prefer, tried);
+      if (adapter) return { adapter, runtime, language: languageOf(created.system) };
     } else {
       tried.push('no Vulkan loader (libvulkan.so.1) is installed');
     }
     if (prefer === 'gpu' || prefer === 'lavapipe') return null;
   }
-  const adapter = kept.embedded ? await ask(kept.embedded, 'embedded SwiftShader', prefer, tried) : await firstEmbedded(create, prefer, tried);
+  const adapter = created.embedded ? await ask(created.embedded, 'embedded SwiftShader', prefer, tried)
+    : await firstEmbedded(() => (created.embedded = create()), prefer, tried);
   if (!adapter) return null;
   return { adapter, runtime: `${runtime}, embedded SwiftShader` };
 }
@@ -64,7 +78,7 @@ export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: 
 async function firstEmbedded(create: () => GPU, prefer: AdapterPreference | undefined, tried: string[]): Promise<GPUAdapter | null> {
   const driver = await embeddedDriver(tried);
   if (!driver) return null;
-  return withEmbedded(driver, () => ask(kept.embedded = create(), 'embedded SwiftShader', prefer, tried));
+  return withEmbedded(driver, () => ask(create(), 'embedded SwiftShader', prefer, tried));
 }
 
 function packageVersion(): string {

@@ -11,6 +11,7 @@ const OPENERS: Readonly<Record<Exclude<Engine, 'mgf'>, () => Promise<OpenPeer>>>
   'torch-cuda': async () => (await import('./torch.ts')).torchPeer('torch-cuda'),
   'torch-cuda-tf32': async () => (await import('./torch.ts')).torchPeer('torch-cuda-tf32'),
   'torch-cuda-bf16': async () => (await import('./torch.ts')).torchPeer('torch-cuda-bf16'),
+  'torch-cuda-f16': async () => (await import('./torch.ts')).torchPeer('torch-cuda-f16'),
 };
 
 export const PEER_ENGINES = Object.keys(OPENERS) as Exclude<Engine, 'mgf'>[];

@@ -7,11 +7,12 @@ import script from '../../../bench/torch_arms.py';
 import { MGFError } from '../../errors.ts';
 import type { Arm, Engine, HostTensors, OpenPeer, Peer, Workload } from '../contract.ts';
 
-export const TORCH_ENGINES = ['torch-cpu-1', 'torch-cpu-2', 'torch-cuda', 'torch-cuda-tf32', 'torch-cuda-bf16'] as const satisfies readonly Engine[];
+export const TORCH_ENGINES = ['torch-cpu-1', 'torch-cpu-2', 'torch-cuda', 'torch-cuda-tf32', 'torch-cuda-bf16', 'torch-cuda-f16'] as const satisfies readonly Engine[];
 export type TorchEngine = (typeof TORCH_ENGINES)[number];
 
-const ARGUMENTS: Readonly<Record<TorchEngine, readonly [device: 'cpu' | 'cuda', threads: number, precision: 'f32' | 'tf32' | 'bf16']>> = {
+const ARGUMENTS: Readonly<Record<TorchEngine, readonly [device: 'cpu' | 'cuda', threads: number, precision: 'f32' | 'tf32' | 'bf16' | 'f16']>> = {
   'torch-cpu-1': ['cpu', 1, 'f32'], 'torch-cpu-2': ['cpu', 2, 'f32'], 'torch-cuda': ['cuda', 1, 'f32'], 'torch-cuda-tf32': ['cuda', 1, 'tf32'], 'torch-cuda-bf16': ['cuda', 1, 'bf16'],
+  'torch-cuda-f16': ['cuda', 1, 'f16'],
 };
 
 type Json = Readonly<Record<string, unknown>>;
@@ -86,7 +87,7 @@ async function writeSets(file: string, sets: readonly HostTensors[]): Promise<Js
 function unsupported(engine: TorchEngine, { work }: Workload): string | null {
   if (work.op !== 'softmax' && work.op !== 'layer_norm') return null;
   if (engine === 'torch-cuda-tf32') return 'no matrix product, so the same as torch-cuda';
-  if (engine === 'torch-cuda-bf16') return 'autocast computes it in f32, so the same as torch-cuda';
+  if (engine === 'torch-cuda-bf16' || engine === 'torch-cuda-f16') return 'autocast computes it in f32, so the same as torch-cuda';
   return null;
 }
 
@@ -96,7 +97,8 @@ export interface TorchOptions {
 }
 
 /**
- * PyTorch on the CPU with one or two threads, or on a CUDA device in f32 (TF32 off), with TF32, or with bf16 autocast: a Python process per engine.
+ * PyTorch on the CPU with one or two threads, or on a CUDA device in f32 (TF32 off), with TF32, or with bf16 or f16 autocast (a
+ * forward matrix product: operands that lie in that type): a Python process per engine.
  * Missing where that Python, its torch or the CUDA device is.
  */
 export const torchPeer = (engine: TorchEngine, { python = 'python3' }: TorchOptions = {}): OpenPeer => async () => {
@@ -126,7 +128,9 @@ export const torchPeer = (engine: TorchEngine, { python = 'python3' }: TorchOpti
       }
       return {
         engine,
-        run: async (set) => (await talk.ask({ command: 'run', arm, set }))['ms'] as number,
+        run: async (set) => (await talk.ask({ command: 'run', arm, set, times: 1 }))['ms'] as number,
+        // A launch takes the host longer than a small kernel takes the device: several in a row.
+        deviceTime: args[0] === 'cpu' ? null : async (set) => (await talk.ask({ command: 'run', arm, set, times: 10 }))['device_ms'] as number,
         async outputs() {
           const { outputs } = await talk.ask({ command: 'outputs', arm, file }) as { outputs: { name: string; offset: number; count: number }[] };
           const bytes = await readFile(file), whole = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
