@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) count: vec3u,
   for (var query0 = 0u; query0 < p.T; query0 += BC) {
     var w = product(h, l, K, key0, Q, query0);
     var d = product(h, l, V, key0, DY, query0);
-#for j in 0..32 * (1 + F16) / LX
+#for j in 0..BC / LX
     {
       let query = query0 + column_of(${j * LX}u + l.x);
       let row = stats[h.index * p.T + min(query, p.T - 1u)];

@@ -2,14 +2,15 @@
 // (rows 4 y .. 4 y + 3 to invocation y) against BC columns at a time. Where the rows are queries the columns are keys, and the other way round.
 // Everything shared lies in one array of 14 KiB, used first for what a product of rows and columns reads, then for that product itself and what it weighs.
 // Constants: D4 = head size / 4, LX = invocations along the columns, KC = vec4s of the head staged at a time, VR = columns staged at a time when they are
-// weighed, F16 = stage f16 (twice the columns in the same memory; sums stay f32), MASK, DROP, BACK.
+// weighed, BC as above, F16 = stage f16 (twice the columns in the same memory; sums stay f32), MASK, DROP, BACK.
 #if DROP
 #include "lib/philox.wgsl"
 #end
+// Bounds of loops, equal to the constants D4, KC, BC and VR: a compiler that knows them unrolls the loops, which takes lavapipe three times as long.
 // Strides and offsets in vec4s: batch, head, row. v is laid out like k, the gradients like what they are gradients of, dy like y.
 struct P {
   T: u32, S: u32, q_batch: u32, q_head: u32, q_row: u32, q_offset: u32, k_batch: u32, k_head: u32, k_row: u32, k_offset: u32, v_offset: u32,
-  y_batch: u32, y_head: u32, y_row: u32, alpha: f32,
+  y_batch: u32, y_head: u32, y_row: u32, alpha: f32, d4: u32, kc: u32, bc: u32, vr: u32,
 #if DROP
   seed_lo: u32, seed_hi: u32, step: u32, node: u32, threshold: u32, scale: f32,
 #end
@@ -37,7 +38,7 @@ const VR = ${VR}u;
 const LX = ${LX}u;
 const THREADS = ${16 * LX}u;
 const BR = 64u;
-const BC = ${32 * (1 + F16)}u;
+const BC = ${BC}u;
 // Odd pitches keep the rows that neighbouring invocations read in different banks.
 const PITCH = ${KC + 1 - KC % 2}u;
 const WPITCH = 17u;
@@ -74,7 +75,7 @@ fn operand(which: u32, h: Head, row: u32, c: u32) -> vec4f {
 // Column of a tile that lies in a slot: an invocation has the slots x, x + LX, ..., which are four neighbours of the tile (they share a block of random
 // numbers) when it has four or more.
 fn column_of(slot: u32) -> u32 {
-#if 32 * (1 + F16) / LX >= 4
+#if BC / LX >= 4
   let j = slot / LX;
   return (j / 4u) * 4u * LX + 4u * (slot % LX) + j % 4u;
 #else
@@ -104,7 +105,7 @@ fn drop_factors(h: Head, query: u32, key: u32) -> vec4f {
 
 // An invocation's part of a tile: per column, its four rows.
 struct Tile {
-#for j in 0..32 * (1 + F16) / LX
+#for j in 0..BC / LX
   c${j}: vec4f,
 #end
 }
@@ -112,14 +113,14 @@ struct Tile {
 // Rows of a times columns of b. Everyone must come here; the staged numbers of before may still be in use by others.
 fn product(h: Head, l: Lane, a: u32, row0: u32, b: u32, column0: u32) -> Tile {
   var t: Tile;
-  for (var first = 0u; first < D4; first += KC) {
+  for (var first = 0u; first < p.d4; first += KC) {
     workgroupBarrier();
     for (var e = l.index; e < BR * KC; e += THREADS) { stage[(e / KC) * PITCH + e % KC] = Staged(operand(a, h, row0 + e / KC, first + e % KC)); }
     for (var e = l.index; e < BC * KC; e += THREADS) {
       stage[(BR + e / KC) * PITCH + e % KC] = Staged(operand(b, h, column0 + column_of(e / KC), first + e % KC));
     }
     workgroupBarrier();
-    for (var c = 0u; c < KC; c++) {
+    for (var c = 0u; c < p.kc; c++) {
 #for i in 0..4
       let a${i} = vec4f(stage[(4u * l.y + ${i}u) * PITCH + c]);
 #end
@@ -127,7 +128,7 @@ fn product(h: Head, l: Lane, a: u32, row0: u32, b: u32, column0: u32) -> Tile {
       let ay = vec4f(a0.y, a1.y, a2.y, a3.y);
       let az = vec4f(a0.z, a1.z, a2.z, a3.z);
       let aw = vec4f(a0.w, a1.w, a2.w, a3.w);
-#for j in 0..32 * (1 + F16) / LX
+#for j in 0..BC / LX
       let b${j} = vec4f(stage[(BR + ${j}u * LX + l.x) * PITCH + c]);
       t.c${j} = fma(aw, vec4f(b${j}.w), fma(az, vec4f(b${j}.z), fma(ay, vec4f(b${j}.y), fma(ax, vec4f(b${j}.x), t.c${j}))));
 #end
@@ -138,7 +139,7 @@ fn product(h: Head, l: Lane, a: u32, row0: u32, b: u32, column0: u32) -> Tile {
 
 // Weights of a tile to workgroup memory. A barrier must lie between the last reading of `stage` and this.
 fn share(l: Lane, w: Tile) {
-#for j in 0..32 * (1 + F16) / LX
+#for j in 0..BC / LX
   stage[(${j}u * LX + l.x) * WPITCH + l.y] = Staged(w.c${j});
 #end
 }
@@ -155,13 +156,13 @@ struct Sum {
 // before + the shared weights times the rows of b that are the tile's columns.
 fn weigh(h: Head, l: Lane, before: Sum, b: u32, column0: u32) -> Sum {
   var s = before;
-  for (var first = 0u; first < BC; first += VR) {
+  for (var first = 0u; first < p.bc; first += VR) {
     if (first > 0u) { workgroupBarrier(); }
     for (var e = l.index; e < VR * D4; e += THREADS) {
       stage[BC * WPITCH + e] = Staged(operand(b, h, column0 + column_of(first + e / D4), e % D4));
     }
     workgroupBarrier();
-    for (var n = 0u; n < VR; n++) {
+    for (var n = 0u; n < p.vr; n++) {
       let w = vec4f(stage[(first + n) * WPITCH + l.y]);
 #for j in 0..(D4 + LX - 1) / LX
       let b${j} = vec4f(stage[BC * WPITCH + n * D4 + min(l.x + ${j}u * LX, D4 - 1u)]);

@@ -24,22 +24,28 @@ const ROWS_PER_TILE = 64, STAGE = 896;
 /** q, k, v, y (or its gradient) of one attention, with what the key mask and dropout need. */
 interface Attention { s: Sizes; q: Operand; k: Operand; v: Operand; y: Operand; mask: Value | null; drop: DropoutAttrs | null }
 
-function tileConstants(adapter: AdapterProfile, { s: { D }, mask, drop }: Attention, back: 0 | 1, lanes: number): Record<string, number> {
-  const D4 = D / 4, F16 = Number(adapter.precision === 'f16' && adapter.features.has('shader-f16')), columns = 32 * (1 + F16), room = STAGE * (1 + F16);
-  // As many vec4s of the head at a time as fit, and of those the number that pads D least.
-  let KC = 1;
-  for (let n = 1; n <= D4 && (n | 1) * (ROWS_PER_TILE + columns) <= room; n++) if (ceilDiv(D4, n) * n <= ceilDiv(D4, KC) * KC) KC = n;
-  let VR = columns;
-  while (VR * D4 > room - 17 * columns) VR /= 2;
-  return { D4, KC, VR, LX: lanes, F16, MASK: Number(mask !== null), DROP: Number(drop !== null), BACK: back };
+/** Template constants that say how a head is cut into tiles: see kernels/lib/flash.wgsl. */
+interface Tile extends Record<string, number> { D4: number; BC: number; KC: number; VR: number; F16: number }
+
+function tileOf(adapter: AdapterProfile, D: number): Tile {
+  const D4 = D / 4, F16 = Number(adapter.precision === 'f16' && adapter.features.has('shader-f16')), BC = 32 * (1 + F16), room = STAGE * (1 + F16);
+  // As many vec4s of the head at a time as fit, at least four, and of those numbers the one that pads D least.
+  let KC = Math.min(4, D4);
+  for (let n = KC + 1; n <= D4 && (n | 1) * (ROWS_PER_TILE + BC) <= room; n++) if (ceilDiv(D4, n) * n <= ceilDiv(D4, KC) * KC) KC = n;
+  let VR = BC;
+  while (VR * D4 > room - 17 * BC) VR /= 2;
+  return { D4, BC, KC, VR, F16 };
 }
 
-function attentionParams({ s, q, k, v, y, drop }: Attention): NonNullable<Dispatch['params']> {
-  return {
+/** What the three large kernels take alike. */
+function common({ s, q, k, v, y, mask, drop }: Attention, tile: Tile): Required<Pick<Dispatch, 'constants' | 'params' | 'bind'>> {
+  const constants = { ...tile, LX: 8, MASK: Number(mask !== null), DROP: Number(drop !== null), BACK: 0 };
+  const params = {
     T: s.T, S: s.S, q_batch: q.z[0] / 4, q_head: q.z[1] / 4, q_row: q.row / 4, q_offset: q.offset / 4,
     k_batch: k.z[0] / 4, k_head: k.z[1] / 4, k_row: k.row / 4, k_offset: k.offset / 4, v_offset: v.offset / 4,
-    y_batch: y.z[0] / 4, y_head: y.z[1] / 4, y_row: y.row / 4, alpha: 1 / Math.sqrt(s.D), ...(drop && dropoutParams(drop)),
+    y_batch: y.z[0] / 4, y_head: y.z[1] / 4, y_row: y.row / 4, alpha: 1 / Math.sqrt(s.D), d4: tile.D4, kc: tile.KC, bc: tile.BC, vr: tile.VR, ...(drop && dropoutParams(drop)),
   };
+  return { constants, params, bind: { q: q.value, k: k.value, v: v.value, ...(mask && { key_mask: mask }) } };
 }
 
 function tileGrid({ s: { B, H } }: Attention, rows: number): Dispatch['grid'] {
@@ -48,28 +54,24 @@ function tileGrid({ s: { B, H } }: Attention, rows: number): Dispatch['grid'] {
   return grid;
 }
 
-const bindings = ({ q, k, v, mask }: Attention): Record<string, Value> => ({ q: q.value, k: k.value, v: v.value, ...(mask && { key_mask: mask }) });
-
 function attend(adapter: AdapterProfile, a: Attention, logsumexp: Value): Dispatch[] {
-  return [{
-    kernel: FORWARD, grid: tileGrid(a, a.s.T), constants: tileConstants(adapter, a, 0, 8), params: attentionParams(a),
-    bind: { ...bindings(a), y: a.y.value, logsumexp },
-  }];
+  const shared = common(a, tileOf(adapter, a.s.D));
+  return [{ ...shared, kernel: FORWARD, grid: tileGrid(a, a.s.T), bind: { ...shared.bind, y: a.y.value, logsumexp } }];
 }
 
 /** Writes whichever of dq, dk, dv is wanted; in the packed form they are parts of one tensor. `dy` has y's layout. */
 function attendBack(c: Pick<BackwardContext<unknown>, 'adapter' | 'temp'>, a: Attention, dy: Value, logsumexp: Value, d: { q: Value | null; k: Value | null; v: Value | null }): Dispatch[] {
   const { s: { B, H, T, S, D }, y } = a, queries = B * H * T, stats = c.temp([queries, 2]), rows = overElements(queries);
-  const params = attentionParams(a), bind = { ...bindings(a), dy, stats };
+  const shared = common(a, tileOf(c.adapter, D)), constants = { ...shared.constants, BACK: 1 }, bind = { ...shared.bind, dy, stats };
   const out: Dispatch[] = [{
     kernel: ROWS, ...rows, bind: { dy, y: y.value, logsumexp, stats },
     params: { n: queries, T, heads: H, y_batch: y.z[0] / 4, y_head: y.z[1] / 4, y_row: y.row / 4, d4: D / 4 },
   }];
-  if (d.q) out.push({ kernel: DQ, grid: tileGrid(a, T), constants: tileConstants(c.adapter, a, 1, 8), params, bind: { ...bind, dq: d.q } });
+  if (d.q) out.push({ ...shared, kernel: DQ, grid: tileGrid(a, T), constants, bind: { ...bind, dq: d.q } });
   if (!d.k && !d.v) return out;
-  const joint = d.k === d.v, constants = { ...tileConstants(c.adapter, a, 1, D > 96 ? 16 : 8), JOINT: Number(joint) };
+  const joint = d.k === d.v;
   const dk = d.k ?? c.temp(a.k.value.shape), dv = d.v ?? c.temp(a.v.value.shape);
-  out.push({ kernel: DKV, grid: tileGrid(a, S), constants, params, bind: { ...bind, dk, ...(!joint && { dv }) } });
+  out.push({ ...shared, kernel: DKV, grid: tileGrid(a, S), constants: { ...constants, LX: D > 96 ? 16 : 8, JOINT: Number(joint) }, bind: { ...bind, dk, ...(!joint && { dv }) } });
   return out;
 }
 
