@@ -22,10 +22,9 @@ export type MakeCheck = (constants: Readonly<Record<string, number>>, adapter: A
 /** Deterministic numbers in [-1, 1). */
 export function checkNumbers(n: number, seed: number): Float32Array<ArrayBuffer> {
   const out = new Float32Array(n);
-  let state = (Math.imul(seed, 2654435761) + 12345) >>> 0;
-  for (let i = 0; i < n; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    out[i] = state / 2 ** 31 - 1;
+  for (let i = 0, state = Math.imul(seed, 0x9e3779b1); i < n; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    out[i] = state / 2 ** 31;
   }
   return out;
 }

@@ -69,13 +69,13 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number, til
   const positions = 2 * inner - 3, tapped = mode === 2 && constants['POSITIONS'] !== 0, taps = tapped ? ceilDiv(N, 12) : 1, tapWidth = !tapped ? N : on('B_VEC') ? 12 : 11;
   const aRow = up(mode < 2 ? K2 : M), aOuter = (mode < 2 ? positions : K2) * aRow, aZ1 = (mode < 2 ? outers : K1) * aOuter;
   const bRow = up(mode === 0 ? K2 : mode === 1 ? N : tapWidth), bLength = mode === 0 ? N : tapped ? K2 - 2 : K2, bZ1 = K1 * bLength * bRow;
-  const cRow = up(N), cOuter = positions * cRow;
+  const cRow = up(N) + 4, cOuter = positions * cRow;
   const size = { a: 4 + 4 * aZ1, b: 4 + 4 * bZ1, c: 4 + 2 * outers * cOuter };
   const in4 = (flag: string, n: number): number => (on(flag) ? n / 4 : n);
   const params = {
     M, N, K1, K2, nz1: batches[1], m_inner: inner, k1_div: mode < 2 ? 2 : 1, k1_z: mode < 2 ? 1 : 0,
     a_z0: in4('A_VEC', 2 * aZ1), a_z1: in4('A_VEC', aZ1), a_off: in4('A_VEC', 4), a_outer: in4('A_VEC', aOuter), a_row: in4('A_VEC', aRow),
-    a_pos0: -1, a_step: 2, a_tap: 1, a_len: positions,
+    a_pos0: -1, a_step: 2, a_tap: 1, a_len: positions - 2,
     b_z0: in4('B_VEC', 2 * bZ1), b_z1: in4('B_VEC', bZ1), b_off: in4('B_VEC', 4), b_k1: in4('B_VEC', bLength * bRow), b_row: in4('B_VEC', bRow),
     b_inner: tapWidth, b_pos0: tapped ? -2 : 0, b_step: 1, b_tap: taps > 1 ? 1 : 0, b_len: bLength,
     c_z0: in4('C_VEC', outers * cOuter), c_z1: 0, c_off: in4('C_VEC', 4), c_outer: in4('C_VEC', cOuter), c_row: in4('C_VEC', cRow),
@@ -93,6 +93,6 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number, til
   while (N % every === 0 || M % every === 0) every += 2;
   gemmReference(params, constants, batches, inputs as unknown as GemmOperands, c, pre, every);
   // Kernels that store vec4s may write the padding after a row.
-  if (on('C_VEC')) for (const out of pre ? [c, pre] : [c]) for (let row = 4; row < size.c; row += cRow) if (!Number.isNaN(out[row])) out.fill(ANYTHING, row + N, row + cRow);
+  if (on('C_VEC')) for (const out of pre ? [c, pre] : [c]) for (let row = 4; row < size.c; row += cRow) if (!Number.isNaN(out[row])) out.fill(ANYTHING, row + N, row + up(N));
   return { inputs, outputs: pre ? { c, pre } : { c }, params: { ...params, tile_rows: tileRows, m_blocks: blocks }, grid, tolerance: 1e-4 };
 }
