@@ -71,6 +71,7 @@ test('PyTorch computes every workload, forwards and backwards, as the reference 
   const peer = await torchPeer('torch-cpu-1', { python })();
   if ('missing' in peer) return console.log(`skipped: ${peer.missing}`);
   try {
+    assert.match(peer.version, /^\d+\.\d+\S* \(sgemm \d+ GFLOP\/s\)$/);
     const works: Work[] = [
       { op: 'matmul', M: 5, N: 7, K: 6 }, { op: 'conv1d', B: 2, L: 20, Cin: 3, Cout: 5, K: 4, stride: 2 }, { op: 'softmax', rows: 4, columns: 9 },
       { op: 'layer_norm', rows: 5, columns: 12 }, { op: 'attention', B: 2, H: 2, T: 5, D: 4 }, { op: 'info_nce', N: 9, K: 3, P: 8 },

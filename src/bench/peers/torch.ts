@@ -99,7 +99,8 @@ export interface TorchOptions {
 /**
  * PyTorch on the CPU with one or two threads, or on a CUDA device in f32 (TF32 off), with TF32, or with bf16 or f16 autocast (a
  * forward matrix product: operands that lie in that type): a Python process per engine.
- * Missing where that Python, its torch or the CUDA device is.
+ * Missing where that Python, its torch or the CUDA device is. The version names the CUDA device, or on CPUs the rate of matrix products: a torch on the
+ * reference BLAS (few GFLOP/s; Debian's without libopenblas0) is no fair peer.
  */
 export const torchPeer = (engine: TorchEngine, { python = 'python3' }: TorchOptions = {}): OpenPeer => async () => {
   const args = ARGUMENTS[engine], talk = new Conversation(python, args.map(String));
@@ -116,7 +117,7 @@ export const torchPeer = (engine: TorchEngine, { python = 'python3' }: TorchOpti
   const folder = await mkdtemp(join(tmpdir(), 'mgf-torch-'));
   let arms = 0;
   const peer: Peer = {
-    engine, version: `${String(here['torch'])}${here['device'] === 'cpu' ? '' : ` (${String(here['device'])})`}`,
+    engine, version: `${String(here['torch'])} (${String(here['device'])})`,
     unsupported: (workload) => unsupported(engine, workload),
     async arm(workload, sets): Promise<Arm | null> {
       if (unsupported(engine, workload) !== null) return null;
@@ -137,7 +138,7 @@ export const torchPeer = (engine: TorchEngine, { python = 'python3' }: TorchOpti
           await rm(file, { force: true });
           return Object.fromEntries(outputs.map(({ name, offset, count }) => [name, new Float32Array(whole, offset, count)]));
         },
-        // Of the whole process on the CPU, with everything that it ran before.
+        // On the CPU the resident size of the whole process, at its largest since the arm was made.
         peakBytes: async () => (await talk.ask({ command: 'peak' }))['bytes'] as number,
         dispose: async () => { await talk.ask({ command: 'dispose', arm }); },
       };
