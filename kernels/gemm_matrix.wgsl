@@ -18,9 +18,7 @@ fn main(
   @builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index: u32,
   @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let z = i32(w.z) / p.m_blocks;
-  let z0 = z / p.nz1;
-  let z1 = z % p.nz1;
+  let share = share_of(i32(w.z) / p.m_blocks);
   let m0 = ((i32(w.z) % p.m_blocks) * 65535 + i32(w.y)) * ${BM};
   let n0 = i32(w.x) * ${BN};
   let row0 = (subgroup / ${WC}u) * ${BM / WR}u;
@@ -30,14 +28,14 @@ fn main(
   var c${i}_${j} = Sums();
 #end
 #end
-  // Phases without a tap have nothing to sum.
-  var left = ((p.K1 - z1 * p.k1_z + p.k1_div - 1) / p.k1_div) * ((p.K2 + ${BK - 1}) / ${BK});
-  var k1 = 0;
-  var k0 = 0;
-  stage_start(i32(index), m0, n0, z0, z1);
+  let blocks = (p.K2 + ${BK - 1}) / ${BK};
+  var left = share.steps;
+  var k1 = share.first / blocks;
+  var k0 = (share.first % blocks) * ${BK};
+  stage_start(i32(index), m0, n0, share.z0, share.z1);
   if (left > 0) {
-    stage_aim(0);
-    stage_fetch(0);
+    stage_aim(k1);
+    stage_fetch(k0);
   }
   for (; left > 0; left--) {
     stage_stow();
@@ -66,7 +64,7 @@ fn main(
 #end
     workgroupBarrier();
   }
-  let c_base = p.c_off + z0 * p.c_z0 + z1 * p.c_z1;
+  let c_base = p.c_off + share.c0 * p.c_z0 + share.z1 * p.c_z1;
 #for i in 0..BM / WR / MM
 #for j in 0..BN / WC / MN
   put(subgroup * ${MM * MN}u, c${i}_${j});
@@ -74,11 +72,11 @@ fn main(
   for (var q = lane; q < ${MM * MN / 4}u; q += ${LANES}u) {
     let m = m0 + i32(row0 + ${i * MM}u + q / ${MN / 4}u);
     let n = n0 + i32(col0 + ${j * MN}u + 4u * (q % ${MN / 4}u));
-    let at = p.c_pos0 + (m % p.m_inner) * p.c_step + z1 * p.c_zpos;
+    let at = p.c_pos0 + (m % p.m_inner) * p.c_step + share.z1 * p.c_zpos;
     if (m < p.M && n < p.N && at >= 0 && at < p.c_len) {
       let s = subgroup * ${MM * MN}u + 4u * q;
       let sum = vec4f(results[s], results[s + 1u], results[s + 2u], results[s + 3u]);
-      store(c_base + (m / p.m_inner) * p.c_outer + at * p.c_row, n, sum, bias_at(n, z0));
+      store(c_base + (m / p.m_inner) * p.c_outer + at * p.c_row, n, sum, bias_at(n, share.z0));
     }
   }
   workgroupBarrier();

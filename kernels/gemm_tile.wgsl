@@ -12,9 +12,7 @@ enable f16;
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index: u32) {
-  let z = i32(w.z) / p.m_blocks;
-  let z0 = z / p.nz1;
-  let z1 = z % p.nz1;
+  let share = share_of(i32(w.z) / p.m_blocks);
   let m0 = ((i32(w.z) % p.m_blocks) * 65535 + i32(w.y)) * ${BM};
   let n0 = i32(w.x) * ${BN};
   let x = index % ${BN / TN}u;
@@ -24,14 +22,14 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index:
   var c${i}_${g} = vec4f();
 #end
 #end
-  // Phases without a tap have nothing to sum.
-  var left = ((p.K1 - z1 * p.k1_z + p.k1_div - 1) / p.k1_div) * ((p.K2 + ${BK - 1}) / ${BK});
-  var k1 = 0;
-  var k0 = 0;
-  stage_start(i32(index), m0, n0, z0, z1);
+  let blocks = (p.K2 + ${BK - 1}) / ${BK};
+  var left = share.steps;
+  var k1 = share.first / blocks;
+  var k0 = (share.first % blocks) * ${BK};
+  stage_start(i32(index), m0, n0, share.z0, share.z1);
   if (left > 0) {
-    stage_aim(0);
-    stage_fetch(0);
+    stage_aim(k1);
+    stage_fetch(k0);
   }
   for (; left > 0; left--) {
     stage_stow();
@@ -62,15 +60,15 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) index:
     }
     workgroupBarrier();
   }
-  let c_base = p.c_off + z0 * p.c_z0 + z1 * p.c_z1;
+  let c_base = p.c_off + share.c0 * p.c_z0 + share.z1 * p.c_z1;
 #for g in 0..TN / 4
   let col${g} = n0 + ${g * (BN / (TN / 4))} + 4 * i32(x);
-  let offset${g} = bias_at(col${g}, z0);
+  let offset${g} = bias_at(col${g}, share.z0);
 #end
 #for i in 0..TM
   {
     let m = m0 + ${TM} * i32(y) + ${i};
-    let at = p.c_pos0 + (m % p.m_inner) * p.c_step + z1 * p.c_zpos;
+    let at = p.c_pos0 + (m % p.m_inner) * p.c_step + share.z1 * p.c_zpos;
     if (m < p.M && at >= 0 && at < p.c_len) {
       let row = c_base + (m / p.m_inner) * p.c_outer + at * p.c_row;
 #for g in 0..TN / 4

@@ -55,6 +55,24 @@ var<private> pos_b: i32;       // TN: position of k2 = unit_b
 var<private> base_a: i32;
 var<private> base_b: i32;
 
+// What a workgroup adds up: batch (z0, z1), and `steps` blocks of BK from block `first` of k = (k1, k2) on; `c0` stands for z0 in the address of C.
+struct Share { z0: i32, z1: i32, c0: i32, first: i32, steps: i32 }
+
+// Grid layer z is a batch; with SPLIT it is a part of one's sum, of p.tile_rows blocks: parts lie between z0 and z1, and C has room for each.
+fn share_of(z: i32) -> Share {
+  let z1 = z % p.nz1;
+  // Phases without a tap have nothing to sum.
+  let steps = ((p.K1 - z1 * p.k1_z + p.k1_div - 1) / p.k1_div) * ((p.K2 + ${BK - 1}) / ${BK});
+#if SPLIT
+  let parts = (steps + p.tile_rows - 1) / p.tile_rows;
+  let c0 = z / p.nz1;
+  let first = (c0 % parts) * p.tile_rows;
+  return Share(c0 / parts, z1, c0, first, min(p.tile_rows, steps - first));
+#else
+  return Share(z / p.nz1, z1, z / p.nz1, 0, steps);
+#end
+}
+
 // Aims at the tile of rows m0 .. and columns n0 .. of batch z.
 fn stage_start(index: i32, m0: i32, n0: i32, z0: i32, z1: i32) {
   base_a = p.a_off + z0 * p.a_z0 + z1 * p.a_z1;

@@ -20,6 +20,9 @@ export interface View { readonly value: Value; readonly offset: number; readonly
  */
 export const imageable = (shape: Shape): boolean => shape.reduce((a, b) => a * b, 1) <= 8192 * 1024 * 4;
 
+/** `result` = GELU(`argument`), where `pre` is the argument; or `result` = `argument` * GELU'(`pre`). All of one shape. */
+export interface ElementwiseMap { readonly activation: 'gelu' | 'gelu-backward'; readonly argument: Value; readonly pre: Value; readonly result: Value }
+
 /** One launch of one kernel. */
 export interface Dispatch {
   readonly kernel: Kernel;
@@ -31,6 +34,10 @@ export interface Dispatch {
   readonly params?: Readonly<Record<string, number | Scalar>>;
   /** Workgroups in x, y, z; each at most 65535. */
   readonly grid: readonly [number, number, number];
+  /** An element-wise pass that a matrix product could do as it stores (src/plan/fuse.ts). */
+  readonly map?: ElementwiseMap;
+  /** A matrix product that writes all of `output`; `with` gives the same product with a map applied as it stores. */
+  readonly product?: { readonly output: Value; with(map: ElementwiseMap): Dispatch };
   /** Names the variant where the op could take another one instead: what the self-test rejects and what tuning chooses. */
   readonly variant?: string;
   /** The key that `adapter.tuned` was asked with: dispatches of one key share the variant that was fastest. */

@@ -10,7 +10,10 @@ export type Activation = keyof typeof FUNCTIONS;
 
 function dispatch(f: Activation, v: Value, y: Value, dy: Value | null): Dispatch {
   const n = ceilDiv(elements(y.shape), 4), { constants, grid } = overElements(n);
-  return { kernel: ACTIVATION, grid, constants: { ...constants, F: FUNCTIONS[f], BACK: Number(dy !== null) }, bind: { v, y, ...(dy && { dy }) }, params: { n } };
+  return {
+    kernel: ACTIVATION, grid, constants: { ...constants, F: FUNCTIONS[f], BACK: Number(dy !== null) }, bind: { v, y, ...(dy && { dy }) }, params: { n },
+    ...(f === 'gelu' && { map: dy ? { activation: 'gelu-backward', argument: dy, pre: v, result: y } : { activation: 'gelu', argument: v, pre: v, result: y } }),
+  };
 }
 
 /** GELU's slope needs its argument; the others' follows from their result, which the next layer keeps anyway. */

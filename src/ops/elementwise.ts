@@ -16,6 +16,7 @@ export function elementwise(f: keyof typeof FUNCTIONS, out: Value, x: Value | nu
     kernel: ELEMENTWISE, constants: { ...constants, F: FUNCTIONS[f] }, grid,
     bind: { out, ...(x ? { x } : {}), ...(y ? { y } : {}) },
     params: { n: vec4s(out), s },
+    ...(f === 'gelu_backward' && { map: { activation: 'gelu-backward', argument: x!, pre: y!, result: out } }),
   };
 }
 

@@ -1,9 +1,11 @@
 import type { AdapterProfile, MatrixUnit } from '../gpu/adapter.ts';
+import type { Value } from '../graph/graph.ts';
 import { kernel, type Dispatch, type Kernel } from '../graph/op.ts';
 import matrixSource from '../../kernels/gemm_matrix.wgsl';
+import reduceSource from '../../kernels/gemm_reduce.wgsl';
 import tileSource from '../../kernels/gemm_tile.wgsl';
 import type { Product } from './gemm.ts';
-import { ceilDiv, tiles } from './launch.ts';
+import { ceilDiv, spread, tiles } from './launch.ts';
 
 /** One way to compute a matrix product on a GPU. Every variant is right for every product that it fits; they differ in speed. */
 export interface GpuVariant {
@@ -26,6 +28,7 @@ interface Variant extends GpuVariant, Tile {
 
 const TILE = kernel('gemm_tile', tileSource);
 const MATRIX = kernel('gemm_matrix', matrixSource);
+const REDUCE = kernel('gemm_reduce', reduceSource);
 
 /** Constants of kernels/lib/gemm_stage.wgsl. `natural`: keep each operand in the order that memory has it, else k-major. */
 function staging({ bm, bn, bk }: Tile, threads: number, { gemm: g, constants: c }: Product, options: { f16: boolean; natural: boolean; pad: number }): Record<string, number> {
@@ -132,18 +135,80 @@ function choiceKey(adapter: AdapterProfile, { gemm: g, constants: c, batches }: 
 }
 
 /** WebGPU does not tell how many processors a GPU has; between an integrated GPU's and a large one's. A processor is busy with this many invocations. */
-const PROCESSORS = 80, BUSY = 256;
+const PROCESSORS = 80, BUSY = 128;
+/** Multiply-adds that a processor of those does in the time of: moving one f32 to memory and back as its share of all processors do; one more launch. */
+const MOVE = 40, LAUNCH = 5e5;
+/** Parts of a split sum: at least this many blocks of k each, and not more bytes in all. */
+const BLOCKS = 8, PART_BYTES = 2 ** 26;
+
+/** A variant and how many parts its sums are split into. */
+interface Choice { readonly variant: Variant; readonly parts: number; readonly time: number }
+
+const blocksOf = (v: Tile, { gemm: g }: Product): number => (g.k1 ?? 1) * ceilDiv(g.k2, v.bk);
+/** Bytes of one part: all of C in rows of whole vec4s. */
+const partBytes = ({ gemm: g, batches }: Product): number => 16 * batches * g.m * ceilDiv(g.n, 4);
 
 /** Time in arbitrary units: whole tiles, dealt to processors in rounds. Decides only where nothing was measured. */
-function estimate(v: Variant, adapter: AdapterProfile, { gemm: g, batches }: Product): number {
-  const rounds = ceilDiv(ceilDiv(g.m, v.bm) * ceilDiv(g.n, v.bn) * batches, PROCESSORS), busy = Math.min(1, (rounds * v.threads(adapter)) / BUSY);
-  return (rounds * v.bm * v.bn * ceilDiv(g.k2, v.bk) * v.bk) / (v.rate * busy);
+function estimate(variant: Variant, adapter: AdapterProfile, product: Product, parts: number): Choice {
+  const { gemm: g, batches } = product, blocks = ceilDiv(blocksOf(variant, product), parts);
+  const rounds = ceilDiv(ceilDiv(g.m, variant.bm) * ceilDiv(g.n, variant.bn) * batches * parts, PROCESSORS), busy = Math.min(1, (rounds * variant.threads(adapter)) / BUSY);
+  const reduce = parts > 1 ? LAUNCH + (MOVE * parts * partBytes(product)) / 4 / PROCESSORS : 0;
+  return { variant, parts, time: (rounds * variant.bm * variant.bn * blocks * variant.bk) / (variant.rate * busy) + reduce };
 }
 
-/** The dispatch of a matrix product for GPUs: the measured variant, or the one that should be fastest. */
+/** The fastest number of parts for a variant: a few tiles with a long sum leave most of a GPU idle. */
+function split(variant: Variant, adapter: AdapterProfile, product: Product): Choice {
+  const { gemm: g, batches } = product, whole = estimate(variant, adapter, product, 1);
+  if (g.phases || ceilDiv(g.m, variant.bm) > 65535) return whole;
+  const most = Math.min(blocksOf(variant, product) / BLOCKS, PART_BYTES / partBytes(product), adapter.limits.maxStorageBufferBindingSize / partBytes(product), 65535 / batches);
+  let best = whole;
+  for (let parts = 2; parts <= most; parts *= 2) {
+    const next = estimate(variant, adapter, product, parts);
+    if (next.time < best.time) best = next;
+  }
+  return best;
+}
+
+function choose(adapter: AdapterProfile, product: Product, key: string, weigh: (v: Variant) => Choice): Choice {
+  const candidates = usable(adapter, product), tuned = adapter.tuned?.(key), known = candidates.find(({ name }) => name === tuned);
+  return known ? weigh(known) : candidates.map(weigh).reduce((best, c) => (c.time < best.time ? c : best));
+}
+
+/** The dispatch of a matrix product for GPUs: by the variant that was fastest, or the one that should be. */
 export function gpuProduct(adapter: AdapterProfile, product: Product): Dispatch {
-  const { gemm: g, params, bind, batches } = product, candidates = usable(adapter, product), choice = choiceKey(adapter, product), tuned = adapter.tuned?.(choice);
-  const v = candidates.find(({ name }) => name === tuned) ?? candidates.reduce((best, c) => (estimate(c, adapter, product) < estimate(best, adapter, product) ? c : best));
-  const { grid, blocks } = tiles(ceilDiv(g.n, v.bn), ceilDiv(g.m, v.bm), batches);
-  return { kernel: v.kernel, constants: v.constants(adapter, product), bind, params: { ...params, m_blocks: blocks }, grid, variant: v.name, choice };
+  const choice = choiceKey(adapter, product);
+  return launch(adapter, product, choose(adapter, product, choice, (v) => estimate(v, adapter, product, 1)).variant, choice);
+}
+
+function launch(adapter: AdapterProfile, product: Product, v: Variant, choice: string, parts = 1): Dispatch {
+  const { gemm: g, params, bind, batches } = product, { grid, blocks } = tiles(ceilDiv(g.n, v.bn), ceilDiv(g.m, v.bm), batches * parts);
+  return {
+    kernel: v.kernel, constants: { ...v.constants(adapter, product), SPLIT: Number(parts > 1) }, bind, grid, variant: v.name, choice,
+    params: { ...params, m_blocks: blocks, ...(parts > 1 && { tile_rows: ceilDiv(blocksOf(v, product), parts) }) },
+  };
+}
+
+/**
+ * The dispatches of a matrix product for GPUs whose sum over k may be split over workgroups: parts in scratch memory, then their sum with the epilogue.
+ * For the weight gradients: few results, each a sum over every frame of the batch.
+ */
+export function gpuProducts(c: { readonly adapter: AdapterProfile; temp(shape: readonly number[]): Value }, product: Product): Dispatch[] {
+  const { adapter } = c, { gemm: g, params, constants, bind, batches } = product, key = `${choiceKey(adapter, product)} split`;
+  const { variant, parts: wanted } = choose(adapter, product, key, (v) => split(v, adapter, product));
+  const blocks = blocksOf(variant, product), parts = ceilDiv(blocks, ceilDiv(blocks, wanted));   // as many as ceil(blocks / wanted) blocks each make
+  if (parts === 1) return [launch(adapter, product, variant, key)];
+  const row = ceilDiv(g.n, 4), z1 = g.m * row, part = params['nz1']! * z1, scratch = c.temp([parts, partBytes(product) / 4]);
+  const plain = { ...constants, C_VEC: 1, BIAS: 0, ACT: 0, DACT: 0, RES: 0 };
+  const sums: Product = {
+    gemm: g, batches, constants: plain, bind: { a: bind['a']!, b: bind['b']!, c: scratch },
+    params: { ...params, alpha: 1, c_z0: part, c_z1: z1, c_off: 0, c_outer: params['m_inner']! * row, c_row: row, c_pos0: 0, c_step: 1, c_zpos: 0, c_len: g.m },
+  };
+  const units = spread(ceilDiv(g.m * row, 64));
+  return [
+    launch(adapter, sums, variant, key, parts),
+    {
+      kernel: REDUCE, constants: { ...constants, A_VEC: 1, A_IMAGE: 0, B_IMAGE: 0 }, grid: [units[0], units[1], batches], bind: { ...bind, a: scratch, b: scratch },
+      params: { ...params, K1: parts, a_z0: parts * part, a_z1: z1, a_outer: part, a_row: row, m_blocks: 1 },
+    },
+  ];
 }

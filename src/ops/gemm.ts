@@ -4,7 +4,7 @@ import type { Value } from '../graph/graph.ts';
 import { imageable, kernel, type Dispatch } from '../graph/op.ts';
 import rowsSource from '../../kernels/gemm_rows.wgsl';
 import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
-import { gpuProduct } from './gemm-gpu.ts';
+import { gpuProduct, gpuProducts } from './gemm-gpu.ts';
 import { ceilDiv, tiles } from './launch.ts';
 
 const SUBGROUP = kernel('gemm_subgroup', subgroupSource);
@@ -50,6 +50,20 @@ const UNBOUNDED = 0x7fffffff;
 
 /** The dispatch of one matrix product, in the adapter's kernel family. */
 export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
+  const product = describe(g), dispatch = onGpu(adapter) ? gpuProduct(adapter, product) : cpuProduct(adapter, product);
+  if (g.activation || g.residual || g.paddedColumns || !product.constants['C_VEC']) return dispatch;
+  return { ...dispatch, product: { output: g.c, with: ({ activation, pre, result }) => gemm(adapter, { ...g, activation, pre, c: result }) } };
+}
+
+/** The same where sums over k are long and results few (weight gradients): on GPUs the sum may be split, which takes scratch memory and a second dispatch. */
+export function gemmSplit(c: { readonly adapter: AdapterProfile; temp(shape: readonly number[]): Value }, g: Gemm): Dispatch[] {
+  const product = describe(g);
+  return onGpu(c.adapter) ? gpuProducts(c, product) : [cpuProduct(c.adapter, product)];
+}
+
+const onGpu = (adapter: AdapterProfile): boolean => adapter.family === 'gpu' || Boolean(adapter.rejected?.has(SUBGROUP.name));
+
+function describe(g: Gemm): Product {
   const [n0, n1] = g.batch ?? [1, 1];
   const z = (strides: readonly [number, number] | undefined): [number, number] => [n0 > 1 ? strides?.[0] ?? 0 : 0, n1 > 1 ? strides?.[1] ?? 0 : 0];
   const aZ = z(g.aZ), bZ = z(g.bZ), cZ = z(g.cZ);
@@ -85,8 +99,7 @@ export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
   if (g.bias) bind['bias'] = g.bias;
   if (g.pre) bind['pre'] = g.pre;
   if (g.residual) bind['residual'] = g.residual;
-  const product: Product = { gemm: g, params, constants, bind, batches: n0 * n1 };
-  return adapter.family === 'gpu' || adapter.rejected?.has(SUBGROUP.name) ? gpuProduct(adapter, product) : cpuProduct(adapter, product);
+  return { gemm: g, params, constants, bind, batches: n0 * n1 };
 }
 
 /** A matrix product as its kernels want it: only the tile is still to be chosen. */

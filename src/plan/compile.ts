@@ -5,6 +5,7 @@ import { BufferUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
 import type { Dispatch, Scalar, View } from '../graph/op.ts';
+import { fuseMaps } from './fuse.ts';
 import { planImages, type ImageAccess } from './images.ts';
 import { placeBlocks } from './memory.ts';
 import { Program, type PlannedDispatch } from './program.ts';
@@ -35,9 +36,11 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   const results = [...Object.values(outputs), ...Object.values(keep)];
   const nodes = neededNodes(graph, [...results, ...place.keys()]);
   const started = performance.now();
-  const { dispatches, owners, temps } = await withoutWrongVariants(gpu, atPrecision(gpu.profile, options.precision), (adapter) => collectDispatches(adapter, nodes));
   const roots = storageRoots(nodes);
   const root = (v: Value): Value => roots.get(v) ?? v;
+  const wanted = new Set([...results, ...place.keys()].map(root));
+  const { dispatches, owners } = await withoutWrongVariants(
+    gpu, atPrecision(gpu.profile, options.precision), (adapter) => fuseMaps(collectDispatches(adapter, nodes), root, wanted));
 
   const lifetimes = new Map<Value, { first: number; last: number }>();
   dispatches.forEach((d, i) => {
@@ -133,7 +136,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
     outputs: new Map(Object.entries(outputs).map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }])),
     kept: new Map([...Object.entries(keep), ...Object.entries(outputs)].map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }])),
     lifetimes: transient.map((v, i) => ({ value: v, slot: plan.slotOf[i]!, ...lifetimes.get(v)! })),
-    slotBytes: plan.slotBytes, temps: temps.size,
+    slotBytes: plan.slotBytes,
   });
 }
 
@@ -160,18 +163,18 @@ function storageRoots(nodes: readonly Node[]): Map<Value, Value> {
   return roots;
 }
 
-function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[]; temps: Set<Value> } {
-  const dispatches: Dispatch[] = [], owners: Node[] = [], temps = new Set<Value>();
+function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[] } {
+  const dispatches: Dispatch[] = [], owners: Node[] = [];
+  let temps = 0;
   for (const node of nodes) {
     if (node.op.alias) continue;
     const temp = (shape: Shape, dtype: DType = 'f32'): Value => {
-      const v: Value = { id: -1 - temps.size, name: `${nodeLabel(node)} scratch`, shape, dtype, kind: 'result', graph: node.inputs.find(Boolean)!.graph, node, requiresGrad: false };
-      temps.add(v);
-      return v;
+      temps++;
+      return { id: -temps, name: `${nodeLabel(node)} scratch`, shape, dtype, kind: 'result', graph: node.inputs.find(Boolean)!.graph, node, requiresGrad: false };
     };
     for (const d of dispatchesOf(adapter, node, temp)) { dispatches.push(d); owners.push(node); }
   }
-  return { dispatches, owners, temps };
+  return { dispatches, owners };
 }
 
 function dispatchesOf(adapter: AdapterProfile, node: Node, temp: (shape: Shape, dtype?: DType) => Value): Dispatch[] {

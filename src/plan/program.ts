@@ -36,7 +36,6 @@ export interface ProgramParts {
   readonly kept: ReadonlyMap<string, Located>;
   readonly lifetimes: readonly { readonly value: Value; readonly slot: number; readonly first: number; readonly last: number }[];
   readonly slotBytes: readonly number[];
-  readonly temps: number;
   readonly compileMs: number;
   readonly bytes: number;
 }
