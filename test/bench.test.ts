@@ -213,7 +213,7 @@ test('a pre-training step on made-up speech passes its own check and is timed wi
 
 test('what a step will take is estimated before anything is allocated', () => {
   const tiny = estimateStep(stepConfig('tiny-step', 'cpu')), base = estimateStep(stepConfig('base-step', 'cpu')), onGpu = estimateStep(stepConfig('base-step', 'gpu'));
-  assert.ok(base.bytes > 2 * 2 ** 30 && base.bytes < 6 * 2 ** 30, `${base.bytes}`);
+  assert.ok(base.bytes > 1.5 * 2 ** 30 && base.bytes < 6 * 2 ** 30, `${base.bytes}`);
   assert.ok(tiny.flops > 5e9 && tiny.flops < base.flops && base.flops < onGpu.flops);
 });
 
@@ -254,7 +254,7 @@ test('the report has a table for each suite and says what is missing; the roofli
   ], { refused: [{ suite: 'peers', name: 'matmul-1024', engine: 'ort', reason: 'wrong result' }], left_out: [{ suite: 'kernels', name: 'base-step', engine: 'mgf', reason: 'it needs about 9 GiB' }] });
   const report = formatReport(file);
   for (const part of [/multiply-add 50\.00 GFLOP\/s/, /matmul-1024 +\| +70\.00 \| 68\.00 to 75\.00 \|/, /Kernels of tiny-step: 100\.0 ms/, /`gemm MODE=0` +\| +5 \|.*80\.0 %/, /torch-step .* 256 MiB \| +9\.0 s/,
-    /matmul-1024 .*140\.0 \| +2\.00 \|/, /ort: wrong result/, /base-step, mgf: it needs about 9 GiB/]) assert.match(report, part);
+    /matmul-1024 .*140\.0 \| 130\.0 to 150\.0 \| +2\.00 \|/, /ort: wrong result/, /base-step, mgf: it needs about 9 GiB/]) assert.match(report, part);
   const svg = rooflinePlot(file);
   assert.match(svg, /^<svg[^>]*xmlns="http:\/\/www\.w3\.org\/2000\/svg"/);
   for (const part of ['matmul-1024', 'softmax-1500x768-grad', '50 GFLOP/s multiply-add', '5.0 GB/s copy', 'prefers-color-scheme: dark']) assert.ok(svg.includes(part), part);

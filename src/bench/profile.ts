@@ -41,23 +41,28 @@ export interface DispatchCost { readonly flops: number | null; readonly bytes: n
 const isProduct = (d: PlannedDispatch): boolean => /^(gemm|conv_narrow)/.test(d.kernel);
 
 /**
- * Cost of every dispatch of a program. The only dispatch of a forward node has its op's cost. Of several dispatches of a node, and of backward nodes, every
- * matrix product has the FLOPs of one of the forward's products (the gradients of a product are products of its size), the others have none that can be
- * told; bytes are then those of all bound tensors, each once.
+ * Cost of every dispatch of a program. Launches of one kernel on the same tensors in one node each do a part of them and share their cost. A forward node
+ * of one such launch has its op's cost. In other nodes, and in backward, every matrix product has the FLOPs of one of the forward's products (the gradients
+ * of a product are products of its size), other dispatches have none that can be told apart; bytes are those of all bound tensors, each once.
  */
 export function dispatchCosts(dispatches: readonly PlannedDispatch[]): DispatchCost[] {
-  const counts = new Map<Node, { all: number; products: number }>();
+  const work = (d: PlannedDispatch): string => [d.kernel, ...new Set(d.bound.map((b) => b.value.id))].join(' ');
+  const nodes = new Map<Node, { parts: Map<string, number>; products: number }>();
   for (const d of dispatches) {
-    const count = counts.get(d.node) ?? { all: 0, products: 0 };
-    counts.set(d.node, { all: count.all + 1, products: count.products + Number(isProduct(d)) });
+    const { parts, products } = nodes.get(d.node) ?? { parts: new Map<string, number>(), products: 0 };
+    nodes.set(d.node, { parts: parts.set(work(d), (parts.get(work(d)) ?? 0) + 1), products: products + Number(isProduct(d)) });
   }
   const cost = (node: Node): { flops: number; bytes: number } => node.op.cost(node.inputs, node.outputs.filter((o) => o !== null), node.attrs);
   return dispatches.map((d): DispatchCost => {
-    if (d.node.phase === 'forward' && counts.get(d.node)!.all === 1) return cost(d.node);
-    const bytes = [...new Set(d.bound.map((b) => b.value))].reduce((sum, value) => sum + byteSize(value.shape), 0);
+    const { parts } = nodes.get(d.node)!, share = parts.get(work(d))!;
+    if (d.node.phase === 'forward' && parts.size === 1) {
+      const whole = cost(d.node);
+      return { flops: whole.flops / share, bytes: whole.bytes / share };
+    }
+    const bytes = [...new Set(d.bound.map((b) => b.value))].reduce((sum, value) => sum + byteSize(value.shape), 0) / share;
     if (!isProduct(d)) return { flops: null, bytes };
     const forward = d.node.of ?? d.node;
-    return { flops: cost(forward).flops / Math.max(1, counts.get(forward)?.products ?? 1), bytes };
+    return { flops: cost(forward).flops / Math.max(1, nodes.get(forward)?.products ?? 1), bytes };
   });
 }
 

@@ -50,11 +50,11 @@ function stepTable(results: readonly Result[]): string[] {
 function peerTable(results: readonly Result[]): string[] {
   const engines = [...new Set(results.map((r) => r.engine))].sort((a, b) => Number(b === 'mgf') - Number(a === 'mgf')), names = [...new Set(results.map((r) => r.name))];
   const find = (name: string, engine: string): Result | undefined => results.find((r) => r.name === name && r.engine === engine);
-  return ['## Beside other engines\n', markdownTable(['workload', 'mgf ms', 'range', 'of ceiling', ...engines.slice(1).flatMap((e) => [`${e} ms`, 'x mgf'])], names.map((name) => {
+  return ['## Beside other engines\n', markdownTable(['workload', 'mgf ms', 'range', 'of ceiling', ...engines.slice(1).flatMap((e) => [`${e} ms`, 'range', 'x mgf'])], names.map((name) => {
     const own = find(name, 'mgf');
     return [name, optional(own?.ms.median), own ? range(own) : '-', percent(own?.of_ceiling), ...engines.slice(1).flatMap((engine) => {
       const other = find(name, engine);
-      return [optional(other?.ms.median), other && own ? (other.ms.median / own.ms.median).toFixed(2) : '-'];
+      return [optional(other?.ms.median), other ? range(other) : '-', other && own ? (other.ms.median / own.ms.median).toFixed(2) : '-'];
     })];
   })), '', '"x mgf" is the engine\'s time over mgf\'s: above 1, mgf is faster.', ''];
 }
