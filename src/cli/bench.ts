@@ -32,6 +32,7 @@ interface Options {
   flops?: string;
   start?: string;
   precision?: Precision;
+  python?: string;
   adapter?: AdapterPreference;
 }
 
@@ -63,6 +64,7 @@ export function benchCommand(version: string): Command {
     .addOption(new Option('--size <name=n>', 'elements of a storage array of your kernel; may be repeated').argParser(collect))
     .addOption(new Option('--param <name=n>', 'field of its uniform struct; may be repeated').argParser(collect))
     .addOption(new Option('--constant <name=n>', 'constant of its template; may be repeated').argParser(collect))
+    .option('--python <file>', 'the Python that has PyTorch, for peers (default: python3)')
     .option('--flops <n>', 'FLOPs of one launch of your kernel, for GFLOP/s')
     .addOption(new Option('--start <step>').hideHelp())
     .addOption(precisionOption()).addOption(adapterOption())
@@ -136,7 +138,7 @@ async function measureSuite(gpu: Gpu, what: Suite | undefined, options: Options,
     await runSteps(gpu, ceilings, findings, suite, options.adapter);
     await runGrowth(gpu, findings, suite);
   } else {
-    const { peers, missing } = await openPeers(PEER_ENGINES, options.adapter);
+    const { peers, missing } = await openPeers(PEER_ENGINES, options.adapter, options.python);
     for (const { engine, reason } of missing) findings.leftOut.push({ suite: 'peers', name: 'all', engine, reason });
     for (const { engine, version: v } of peers) versions[engine] = v;
     say(`peers: ${peers.map((p) => `${p.engine} ${p.version}`).join('; ') || 'none'}`);

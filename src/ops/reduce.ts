@@ -36,7 +36,8 @@ export function columnSums(context: ReduceContext, x: Value, rows: number, colum
       params: { rows: count, columns: width, chunks, per: run ? per : 1, step: run ? 1 : chunks, count: per },
     };
   };
-  const chunks = Math.max(1, Math.min(ceilDiv(busy(adapter), width), Math.floor(rows / 8), 256));
+  // In software a second launch costs more than walking down a hundred rows.
+  const chunks = adapter.family === 'cpu' && rows <= 128 ? 1 : Math.max(1, Math.min(ceilDiv(busy(adapter), width), Math.floor(rows / 8), 256));
   if (chunks === 1) return [pass(x, out, rows, 1)];
   const partial = context.temp([chunks, columns]);
   return [pass(x, partial, rows, chunks), pass(partial, out, chunks, 1)];

@@ -93,7 +93,7 @@ function unsupported(engine: TorchEngine, { work }: Workload): string | null {
 
 export interface TorchOptions {
   /** The Python to ask for torch. Default `python3`. */
-  readonly python?: string;
+  readonly python?: string | undefined;
 }
 
 /**
