@@ -54,7 +54,7 @@ export function gemmReference(
 }
 
 /** Elements that are computed in float64: evenly spread, over all places in a tile; the others must only be written. */
-const SAMPLES = 1000;
+const SAMPLES = 600;
 
 /**
  * A product that reaches the edges of a variant with `rows` x `columns` tiles: two tiles each way, the second one ragged; an inner size that ends inside
