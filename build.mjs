@@ -45,6 +45,8 @@ async function main() {
   await rm(join(root, 'dist'), { recursive: true, force: true });
   await build({ ...common, platform: 'browser', entryPoints: ['src/index.ts'], outdir: 'dist', external: ['webgpu'], splitting: true });
   await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts' }, splitting: true });
+  // Carried to machines without node_modules: everything in one file but Dawn, and what only the embedded driver needs.
+  await build({ ...node, entryPoints: { 'bench/gpu-host': 'bench/gpu-host/report.ts' }, packages: 'bundle', external: ['webgpu', 'tar-stream'] });
   if (withTests) {
     const tests = (await readdir(join(root, 'test'))).filter((f) => f.endsWith('.test.ts'));
     await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true });
