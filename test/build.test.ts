@@ -9,10 +9,11 @@ import type { MatrixUnit } from '../src/gpu/adapter.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { reflect } from '../src/gpu/template.ts';
 import { Graph, type Value } from '../src/graph/graph.ts';
-import type { Dispatch } from '../src/graph/op.ts';
+import { defineOp, type Dispatch } from '../src/graph/op.ts';
 import { Encoder } from '../src/mgf/encoder.ts';
 import { Pretrainer } from '../src/mgf/pretrainer.ts';
 import { presetConfig, presetRunConfig } from '../src/mgf/presets.ts';
+import { gemmSplit } from '../src/ops/gemm.ts';
 import { grad } from '../src/ops/grad.ts';
 import { linear } from '../src/ops/linear.ts';
 import { mseLoss } from '../src/ops/loss.ts';
@@ -54,6 +55,12 @@ async function compileAll(gpu: Gpu): Promise<void> {
   const g = new Graph(), a = g.state('a', [2, 1, 5, 7], { requiresGrad: true }), b = g.state('b', [1, 3, 7, 6], { requiresGrad: true }), w = g.state('w', [4, 6], { requiresGrad: true });
   const loss = mseLoss(softmax(linear(matmul(a, b), w)), g.input('target', [2, 3, 5, 4])), gradients = grad(loss, [a, b, w]);
   (await compile(gpu, g, { keep: Object.fromEntries(gradients.map((v, i): [string, Value] => [`g${i}`, v])) })).destroy();
+  const long = new Graph(), rows = long.state('rows', [4096, 8]);
+  const gram = defineOp<Record<string, never>>({
+    name: 'gram', shape: () => [{ shape: [8, 8], dtype: 'f32' }], backward: null, saves: { inputs: [], outputs: [] }, cost: () => ({ flops: 0, bytes: 0 }),
+    forward: (c) => gemmSplit(c, { mode: 'tn', a: c.input(0), b: c.input(0), c: c.outputs[0]!, m: 8, n: 8, k2: 4096, aRow: 8, bRow: 8, cRow: 8 }),
+  });
+  (await compile(gpu, long, { keep: { y: long.apply(gram, [rows], {})[0]! } })).destroy();
   const folder = new URL('test/golden/', root);
   for (const file of readdirSync(folder).filter((f) => !f.startsWith('mgf_model'))) {
     const { failure } = await runCase(gpu, new Uint8Array(readFileSync(new URL(file, folder))), file);

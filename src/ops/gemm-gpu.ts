@@ -82,7 +82,7 @@ function tileVariant(f16: boolean, shape: (typeof tileShapes)[number]): Variant 
 /** Blocks of subgroups: `rows` x `columns` of them over the tile. 64x128 with 16 rows a subgroup was the best measured on an A100. */
 const matrixShapes: readonly (Tile & { rows: number; columns: number })[] = [
   { bm: 64, bn: 128, bk: 16, rows: 4, columns: 1, rate: 1.6 },
-  { bm: 128, bn: 128, bk: 16, rows: 4, columns: 2, rate: 1.5 },
+  { bm: 128, bn: 64, bk: 16, rows: 4, columns: 1, rate: 1.5 },
   { bm: 32, bn: 64, bk: 16, rows: 2, columns: 1, rate: 1 },
 ];
 
