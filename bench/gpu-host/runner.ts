@@ -41,6 +41,8 @@ export async function runParts(parts: readonly PlannedPart[], deadline: number, 
 }
 
 export interface ProcessOptions {
+  /** What to run instead of this program. */
+  readonly program?: string;
   readonly args: readonly string[];
   /** Ended by force at this time, milliseconds since 1970. */
   readonly killAt: number;
@@ -55,9 +57,9 @@ const TO_EXIT = 5000;
  * Runs this program again and hands on its messages, until one of them is `{ done: true }`: drivers that crash or hang as a process ends change nothing.
  * Rejects where it crashes, hangs or exits before that, saying how.
  */
-export function runProcess({ args, killAt, onMessage }: ProcessOptions): Promise<void> {
+export function runProcess({ program = process.argv[1]!, args, killAt, onMessage }: ProcessOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [process.argv[1]!, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     let complaint = '', late = false, done = false;
     let timer = setTimeout(() => { late = true; child.kill('SIGKILL'); }, Math.max(0, killAt - Date.now()));
     createInterface({ input: child.stdout }).on('line', (line) => {
