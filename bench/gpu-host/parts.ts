@@ -97,7 +97,7 @@ const F16_TOLERANCE = 2e-2;
 async function conformance(gpu: Gpu, { settings: { golden, quick, precision }, remaining, findings }: Context): Promise<void> {
   const files = (await readdir(golden)).filter((name) => name.endsWith('.safetensors') && (!quick || /^(gelu|matmul|softmax|attention)-/.test(name))).sort();
   if (files.length === 0) throw new MGFError('data', `there are no cases in ${golden}`);
-  const target: Gpu = precision === 'f16' ? { ...gpu, profile: { ...gpu.profile, precision } } : gpu;
+  const target: Gpu = { ...asGpu(gpu), profile: { ...asGpu(gpu).profile, precision } };
   for (const file of files) {
     if (remaining() < 0) {
       findings.leftOut.push({ suite: 'conformance', name: file, engine: 'mgf', reason: 'no time was left' });
@@ -257,7 +257,7 @@ export const PARTS: readonly Part[] = [
   },
   { name: 'conformance f32', seconds: 60, precision: 'f32', run: conformance },
   gemmPart('matrix products', 110, FIRST_SIZES, QUICK_SIZES.slice(0, 1)),
-  peersPart('torch-step', 40, /^torch-step$/, null),
+  peersPart('torch-step', 70, /^torch-step$/, null),
   stepPart('base-step', 'f32', 60), stepPart('base-step', 'f16', 60),
   stepKernelsPart('base-step', 'f32', 45),
   flashPart('f32', 40), flashPart('f16', 40),
