@@ -1,11 +1,13 @@
 import backwardText from '../../kernels/softmax_backward.wgsl';
 import forwardText from '../../kernels/softmax.wgsl';
+import subgroupText from '../../kernels/softmax_subgroup.wgsl';
 import { elements, f32, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch, type Kernel } from '../graph/op.ts';
+import { defineOp, imageable, kernel, type Dispatch, type Kernel } from '../graph/op.ts';
 import type { AdapterProfile } from '../gpu/device.ts';
-import { overRows } from './launch.ts';
+import { ceilDiv, overRows, spread } from './launch.ts';
 
 const forwardKernel = kernel('softmax', forwardText);
+const subgroupKernel = kernel('softmax_subgroup', subgroupText);
 const backwardKernel = kernel('softmax_backward', backwardText);
 
 /** A launch over the rows of the last axis, in vec4s where they are a multiple of 4 long. */
@@ -15,13 +17,21 @@ function launch(adapter: AdapterProfile, program: Kernel, LOG: number, like: Val
   return { kernel: program, constants: { ...constants, VEC, LOG }, grid, bind, params: { rows, width: VEC ? width / 4 : width } };
 }
 
+/** y = softmax or log-softmax of x. */
+function forward(adapter: AdapterProfile, LOG: number, x: Value, y: Value): Dispatch {
+  const width = x.shape.at(-1)!, rows = elements(x.shape) / width, { name } = subgroupKernel;
+  if (adapter.family !== 'cpu' || width % 4 !== 0 || adapter.rejected?.has(name)) return launch(adapter, forwardKernel, LOG, x, { x, y });
+  const block = ceilDiv(rows, 256), IMAGE = Number(Boolean(adapter.images) && imageable(x.shape));
+  return { kernel: subgroupKernel, variant: name, constants: { LOG, IMAGE }, grid: spread(ceilDiv(rows, block)), bind: { x, y }, params: { rows, block, width: width / 4 } };
+}
+
 /** y = log-softmax of x over the last axis, as a part of another op. */
-export const logSoftmaxInto = (adapter: AdapterProfile, x: Value, y: Value): Dispatch => launch(adapter, forwardKernel, 1, x, { x, y });
+export const logSoftmaxInto = (adapter: AdapterProfile, x: Value, y: Value): Dispatch => forward(adapter, 1, x, y);
 
 const softmaxLike = (name: string, LOG: number) => defineOp<Record<never, never>>({
   name,
   shape: ([x]) => [f32(...x!.shape)],
-  forward: (c) => [launch(c.adapter, forwardKernel, LOG, c.input(0), { x: c.input(0), y: c.outputs[0]! })],
+  forward: (c) => [forward(c.adapter, LOG, c.input(0), c.outputs[0]!)],
   saves: { inputs: [], outputs: [0] },
   backward: (c) => [launch(c.adapter, backwardKernel, LOG, c.grad(0)!, { y: c.output(0), dy: c.upstream(0)!, dx: c.grad(0)! })],
   cost: ([x]) => ({ flops: 5 * elements(x!.shape), bytes: 8 * elements(x!.shape) }),

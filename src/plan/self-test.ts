@@ -7,6 +7,7 @@ import type { Dispatch } from '../graph/op.ts';
 import { ANYTHING, WRITTEN, type KernelCheck, type MakeCheck } from '../ops/check.ts';
 import { gemmCheck } from '../ops/gemm-check.ts';
 import { layerNormCheck } from '../ops/layer_norm-check.ts';
+import { softmaxCheck } from '../ops/softmax-check.ts';
 import { writeField } from './storage.ts';
 
 /** The checks by kernel: every kernel that has an alternative. */
@@ -15,6 +16,7 @@ export const CHECKS: Readonly<Record<string, MakeCheck>> = {
   gemm_rows: (c, { subgroupSize }) => gemmCheck(c, 4 * subgroupSize, c['TN']!, c['TN']! / 4),
   gemm_tile: (c) => gemmCheck(c, c['BM']!, c['BN']!),
   gemm_matrix: (c) => gemmCheck(c, c['BM']!, c['BN']!),
+  softmax_subgroup: softmaxCheck,
   layer_norm_subgroup: (c) => layerNormCheck(c, false),
   layer_norm_subgroup_backward: (c) => layerNormCheck(c, true),
 };
