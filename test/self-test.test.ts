@@ -4,6 +4,7 @@ import { useDawn } from '../src/gpu/dawn.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { Graph } from '../src/graph/graph.ts';
 import type { Dispatch } from '../src/graph/op.ts';
+import { attention, attentionReference } from '../src/ops/attention.ts';
 import { gemm, type Gemm } from '../src/ops/gemm.ts';
 import { gemmReference } from '../src/ops/gemm-check.ts';
 import { layerNorm, layerNormReference } from '../src/ops/layer_norm.ts';
@@ -94,17 +95,28 @@ if (cpuFamily) {
     gpu.close();
   });
 
-  test('layer norm falls back to the kernel that needs no subgroups', async () => {
-    const gpu = await openWrong(['layer_norm_subgroup', /let centre = /, 'let centre = -']);
+  test('layer norm falls back twice: to the kernel of long rows, and then to the one that needs no subgroups', async () => {
+    const gpu = await openWrong(['layer_norm_subgroup', /let centre = /, 'let centre = -'], ['layer_norm_walk', /let centre0 = /, 'let centre0 = -']);
     const rows = 6, d = 4 * gpu.profile.subgroupSize, data = noise(rows * d, 5), g = new Graph(), v = g.input('x', [rows, d]);
     const program = await compile(gpu, g, { outputs: { y: layerNorm(v, null, null) } });
     const { y } = await program.step({ x: data });
     assert.equal(program.dispatches.map((p) => p.kernel), ['layer_norm']);
     assert.ok(distance(y!, layerNormReference(f64(data), null, null, d, 1e-5)) < 1e-6);
-    assert.equal(rejections(gpu).map((r) => r.variant), ['layer_norm_subgroup']);
+    assert.equal(rejections(gpu).map((r) => r.variant), ['layer_norm_subgroup', 'layer_norm_walk']);
     gpu.close();
   });
 }
+
+test('flash attention that is wrong gives way to attention that keeps its scores', async () => {
+  const gpu = await openWrong(['flash_attention', /\/ total\[0\]/, '/ -total[0]']);
+  const [T, D] = [5, 8], data = { q: noise(T * D, 6), k: noise(T * D, 7), v: noise(T * D, 8) }, g = new Graph();
+  const [q, k, v] = ['q', 'k', 'v'].map((name) => g.input(name, [1, 1, T, D])) as [Gemm['a'], Gemm['a'], Gemm['a']];
+  const program = await compile(gpu, g, { outputs: { y: attention(q, k, v, null, { flash: true }) } }), { y } = await program.step(data);
+  assert.is(rejections(gpu)[0]!.variant, 'flash_attention', gpu.notes.join());
+  assert.ok(program.dispatches.some((d) => d.kernel === 'attention_softmax'));
+  assert.ok(distance(y!, attentionReference(f64(data.q), f64(data.k), f64(data.v), null, D)) < 1e-6);
+  gpu.close();
+});
 
 const tilesBut = (name: string): string[] => ['128x64', '128x128', '32x32', '128x32', '32x128', '256x16', '64x64'].map((t) => `tile-${t}`).filter((t) => t !== name);
 

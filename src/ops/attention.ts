@@ -1,74 +1,9 @@
 import type { Value } from '../graph/graph.ts';
-import { defineOp, kernel, type BackwardContext, type Cost, type Dispatch } from '../graph/op.ts';
-import softmaxSource from '../../kernels/attention_softmax.wgsl';
-import softmaxBackwardSource from '../../kernels/attention_softmax_backward.wgsl';
+import { defineOp, type Cost } from '../graph/op.ts';
 import { checkMask, headsFirst, merged, packedSizes, part, separate, type Operand, type Sizes } from './attention_operands.ts';
-import { dropoutAttrs, dropoutDispatch, type DropoutAttrs } from './dropout.ts';
+import { attend, attendBack, scoreShape } from './attention_scores.ts';
+import { dropoutAttrs, type DropoutAttrs } from './dropout.ts';
 import { flashAttentionOp, flashSelfAttentionOp } from './flash_attention.ts';
-import { gemm } from './gemm.ts';
-import { overRows } from './launch.ts';
-
-const SOFTMAX = kernel('attention_softmax', softmaxSource);
-const SOFTMAX_BACKWARD = kernel('attention_softmax_backward', softmaxBackwardSource);
-
-type Context = Pick<BackwardContext<unknown>, 'adapter' | 'temp'>;
-
-const scoreShape = (s: Sizes): number[] => [s.B, s.H, s.T, s.pitch];
-const scoreStrides = (s: Sizes): { z: [number, number]; row: number } => ({ z: [s.H * s.T * s.pitch, s.T * s.pitch], row: s.pitch });
-
-/** out [T, S] = alpha x y^T over batches and heads: scores, and the gradient of the probabilities. */
-function scores(c: Context, s: Sizes, x: Operand, y: Operand, out: Value, alpha: number): Dispatch {
-  const o = scoreStrides(s);
-  return gemm(c.adapter, {
-    mode: 'nt', a: x.value, b: y.value, c: out, m: s.T, n: s.S, k2: s.D, batch: [s.B, s.H], alpha, paddedColumns: true,
-    aZ: x.z, aRow: x.row, aOffset: x.offset, bZ: y.z, bRow: y.row, bOffset: y.offset, cZ: o.z, cRow: o.row,
-  });
-}
-
-/** out [T, D] = alpha p y (mode nn) or [S, D] = alpha p^T y (mode tn) over batches and heads. */
-function weighted(c: Context, s: Sizes, mode: 'nn' | 'tn', p: Value, y: Operand, out: Operand, alpha: number): Dispatch {
-  const a = scoreStrides(s);
-  return gemm(c.adapter, {
-    mode, a: p, b: y.value, c: out.value, m: mode === 'nn' ? s.T : s.S, n: s.D, k2: mode === 'nn' ? s.S : s.T, batch: [s.B, s.H], alpha,
-    aZ: a.z, aRow: a.row, bZ: y.z, bRow: y.row, bOffset: y.offset, cZ: out.z, cRow: out.row, cOffset: out.offset,
-  });
-}
-
-/** Probabilities are dropped on the way to the product with v; p itself stays whole, and backward draws the same mask again. */
-function attend(c: Context, s: Sizes, q: Operand, k: Operand, v: Operand, mask: Value | null, p: Value, y: Operand, drop: DropoutAttrs | null): Dispatch[] {
-  const dropped = drop ? c.temp(scoreShape(s)) : p;
-  const rows = s.B * s.H * s.T, launch = overRows(rows, c.adapter);
-  return [
-    scores(c, s, q, k, p, 1 / Math.sqrt(s.D)),
-    {
-      kernel: SOFTMAX, grid: launch.grid, constants: { ...launch.constants, MASK: Number(Boolean(mask)) },
-      bind: { scores: p, ...(mask && { key_mask: mask }) }, params: { rows, keys: s.S, pitch4: s.pitch / 4, rows_per_mask: s.H * s.T },
-    },
-    ...(drop ? [dropoutDispatch(drop, p, dropped)] : []),
-    weighted(c, s, 'nn', dropped, v, y, 1),
-  ];
-}
-
-interface Gradients { q: Operand | null; k: Operand | null; v: Operand | null }
-
-/** Writes whichever of dq, dk, dv is wanted. */
-function attendBack(c: Context, s: Sizes, q: Operand, k: Operand, v: Operand, p: Value, dy: Operand, d: Gradients, drop: DropoutAttrs | null): Dispatch[] {
-  const rows = s.B * s.H * s.T, launch = overRows(rows, c.adapter), alpha = 1 / Math.sqrt(s.D), out: Dispatch[] = [];
-  const scratch = (): Value => c.temp(scoreShape(s));
-  if (d.v) {
-    const dropped = drop ? scratch() : p;
-    if (drop) out.push(dropoutDispatch(drop, p, dropped));
-    out.push(weighted(c, s, 'tn', dropped, dy, d.v, 1));
-  }
-  if (!d.q && !d.k) return out;
-  const raw = scratch(), ds = drop ? scratch() : raw;
-  out.push(scores(c, s, dy, v, raw, 1));
-  if (drop) out.push(dropoutDispatch(drop, raw, ds));
-  out.push({ kernel: SOFTMAX_BACKWARD, ...launch, bind: { probabilities: p, d: ds }, params: { rows, pitch4: s.pitch / 4 } });
-  if (d.q) out.push(weighted(c, s, 'nn', ds, k, d.q, alpha));
-  if (d.k) out.push(weighted(c, s, 'tn', ds, q, d.k, alpha));
-  return out;
-}
 
 function attentionCost({ B, H, T, S, D }: Sizes): Cost {
   return { flops: 4 * B * H * T * S * D + 5 * B * H * T * S, bytes: 4 * (2 * B * H * (T + S) * D + 4 * B * H * T * S) };

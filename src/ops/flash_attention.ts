@@ -7,6 +7,7 @@ import dkvSource from '../../kernels/flash_attention_dkv.wgsl';
 import dqSource from '../../kernels/flash_attention_dq.wgsl';
 import rowsSource from '../../kernels/flash_attention_rows.wgsl';
 import { checkMask, headsFirst, merged, packedSizes, part, separate, type Operand, type Sizes } from './attention_operands.ts';
+import * as scored from './attention_scores.ts';
 import { dropoutParams, type DropoutAttrs } from './dropout.ts';
 import { ceilDiv, overElements } from './launch.ts';
 
@@ -14,6 +15,9 @@ const FORWARD = kernel('flash_attention', forwardSource);
 const ROWS = kernel('flash_attention_rows', rowsSource);
 const DQ = kernel('flash_attention_dq', dqSource);
 const DKV = kernel('flash_attention_dkv', dkvSource);
+
+/** The three of them stand or fall together. */
+const VARIANT = FORWARD.name;
 
 /** Whether the kernels have a variant for this head size. */
 export const flashHeadSize = (D: number): boolean => D % 4 === 0 && D >= 4 && D <= 128;
@@ -54,24 +58,40 @@ function tileGrid({ s: { B, H } }: Attention, rows: number): Dispatch['grid'] {
   return grid;
 }
 
-function attend(adapter: AdapterProfile, a: Attention, logsumexp: Value): Dispatch[] {
-  const shared = common(a, tileOf(adapter, a.s.D));
-  return [{ ...shared, kernel: FORWARD, grid: tileGrid(a, a.s.T), bind: { ...shared.bind, y: a.y.value, logsumexp } }];
+type Context = Pick<BackwardContext<unknown>, 'adapter' | 'temp'>;
+
+/** Where the kernels compute wrongly, probabilities are kept after all, in scratch memory, and made again for backward; `logsumexp` then stays unused. */
+const keepsScores = ({ adapter }: Context): boolean => Boolean(adapter.rejected?.has(VARIANT));
+
+function attend(c: Context, a: Attention, logsumexp: Value): Dispatch[] {
+  if (keepsScores(c)) return scored.attend(c, a.s, a.q, a.k, a.v, a.mask, c.temp(scored.scoreShape(a.s)), a.y, a.drop);
+  const shared = common(a, tileOf(c.adapter, a.s.D));
+  return [{ ...shared, kernel: FORWARD, variant: VARIANT, grid: tileGrid(a, a.s.T), bind: { ...shared.bind, y: a.y.value, logsumexp } }];
 }
 
 /** Writes whichever of dq, dk, dv is wanted; in the packed form they are parts of one tensor. `dy` has y's layout. */
-function attendBack(c: Pick<BackwardContext<unknown>, 'adapter' | 'temp'>, a: Attention, dy: Value, logsumexp: Value, d: { q: Value | null; k: Value | null; v: Value | null }): Dispatch[] {
+function attendBack(c: Context, a: Attention, dy: Value, logsumexp: Value, d: { q: Value | null; k: Value | null; v: Value | null }): Dispatch[] {
+  if (keepsScores(c)) {
+    const p = c.temp(scored.scoreShape(a.s)), at = (like: Operand, value: Value | null): Operand | null => value && { ...like, value };
+    return [
+      ...scored.probabilities(c, a.s, a.q, a.k, a.mask, p),
+      ...scored.attendBack(c, a.s, a.q, a.k, a.v, p, { ...a.y, value: dy }, { q: at(a.q, d.q), k: at(a.k, d.k), v: at(a.v, d.v) }, a.drop),
+    ];
+  }
   const { s: { B, H, T, S, D }, y } = a, queries = B * H * T, stats = c.temp([queries, 2]), rows = overElements(queries);
   const shared = common(a, tileOf(c.adapter, D)), constants = { ...shared.constants, BACK: 1 }, bind = { ...shared.bind, dy, stats };
   const out: Dispatch[] = [{
     kernel: ROWS, ...rows, bind: { dy, y: y.value, logsumexp, stats },
     params: { n: queries, T, heads: H, y_batch: y.z[0] / 4, y_head: y.z[1] / 4, y_row: y.row / 4, d4: D / 4 },
   }];
-  if (d.q) out.push({ ...shared, kernel: DQ, grid: tileGrid(a, T), constants, bind: { ...bind, dq: d.q } });
+  if (d.q) out.push({ ...shared, kernel: DQ, variant: VARIANT, grid: tileGrid(a, T), constants, bind: { ...bind, dq: d.q } });
   if (!d.k && !d.v) return out;
   const joint = d.k === d.v;
   const dk = d.k ?? c.temp(a.k.value.shape), dv = d.v ?? c.temp(a.v.value.shape);
-  out.push({ ...shared, kernel: DKV, grid: tileGrid(a, S), constants: { ...constants, LX: D > 96 ? 16 : 8, JOINT: Number(joint) }, bind: { ...bind, dk, ...(!joint && { dv }) } });
+  out.push({
+    ...shared, kernel: DKV, variant: VARIANT, grid: tileGrid(a, S), constants: { ...constants, LX: D > 96 ? 16 : 8, JOINT: Number(joint) },
+    bind: { ...bind, dk, ...(!joint && { dv }) },
+  });
   return out;
 }
 
@@ -95,7 +115,7 @@ export const flashAttentionOp = defineOp<Record<never, never>>({
   },
   forward(c) {
     const q = c.input(0), k = c.input(1), v = c.input(2), [y, logsumexp] = c.outputs as [Value, Value];
-    return attend(c.adapter, { s: headsFirst(q, k, v), q: separate(q), k: separate(k), v: separate(v), y: separate(y), mask: c.inputs[3] ?? null, drop: null }, logsumexp);
+    return attend(c, { s: headsFirst(q, k, v), q: separate(q), k: separate(k), v: separate(v), y: separate(y), mask: c.inputs[3] ?? null, drop: null }, logsumexp);
   },
   saves: { inputs: [0, 1, 2, 3], outputs: [0, 1] },
   differentiable: [0, 1, 2],
@@ -123,7 +143,7 @@ export const flashSelfAttentionOp = defineOp<{ heads: number; drop: DropoutAttrs
   },
   forward(c) {
     const [y, logsumexp] = c.outputs as [Value, Value];
-    return attend(c.adapter, packed(c.input(0), y, c.attrs.heads, c.inputs[1] ?? null, c.attrs.drop), logsumexp);
+    return attend(c, packed(c.input(0), y, c.attrs.heads, c.inputs[1] ?? null, c.attrs.drop), logsumexp);
   },
   saves: { inputs: [0, 1], outputs: [0, 1] },
   differentiable: [0],

@@ -10,9 +10,12 @@ function normalised(row: Float32Array): { xh: Float64Array; stats: number[] } {
   return { xh: Float64Array.from(row, (v) => (v - mean) * rstd), stats: [row[0]!, mean - row[0]!, rstd, 0] };
 }
 
-/** Five rows in blocks of two, far from zero mean, for layer_norm_subgroup (`backward` false) and layer_norm_subgroup_backward. */
+/** Rows of layer_norm_walk, which takes any number of vec4s. */
+const WALKED = 76;
+
+/** Five rows in blocks of two, far from zero mean, for layer_norm_subgroup and layer_norm_walk (`backward` false) and layer_norm_subgroup_backward. */
 export function layerNormCheck(constants: Readonly<Record<string, number>>, backward: boolean): KernelCheck {
-  const D = 4 * constants['SG']! * constants['V']!, blocks = ceilDiv(ROWS, BLOCK), ACT = Boolean(constants['ACT']);
+  const D = constants['V'] ? 4 * constants['SG']! * constants['V'] : WALKED, blocks = ceilDiv(ROWS, BLOCK), ACT = Boolean(constants['ACT']);
   const x = checkNumbers(ROWS * D, 1).map((v) => v + 3), dy = checkNumbers(ROWS * D, 2);
   const weight = constants['WEIGHT'] ? checkNumbers(D, 3) : null, bias = constants['BIAS'] ? checkNumbers(D, 4) : null;
   const y = new Float64Array(ROWS * D), dx = new Float64Array(ROWS * D), stats = new Float64Array(4 * ROWS);
@@ -34,6 +37,6 @@ export function layerNormCheck(constants: Readonly<Record<string, number>>, back
   return {
     inputs: backward ? { dy, x, stats: Float32Array.from(stats), ...affine } : { x, ...affine },
     outputs: backward ? { dx, ...(weight && { part_weight: partWeight }), ...(bias && { part_bias: partBias }) } : { y, stats },
-    params: { rows: ROWS, block: BLOCK, ...(!backward && { eps: EPS }) }, grid: spread(blocks), tolerance: 1e-4,
+    params: { rows: ROWS, block: BLOCK, width: D / 4, ...(!backward && { eps: EPS }) }, grid: spread(blocks), tolerance: 1e-4,
   };
 }

@@ -1,11 +1,12 @@
 import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
 import { elements, f32, formatShape, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch } from '../graph/op.ts';
+import { defineOp, imageable, kernel, type Dispatch } from '../graph/op.ts';
 import backwardSource from '../../kernels/layer_norm_backward.wgsl';
 import columnsSource from '../../kernels/layer_norm_columns.wgsl';
 import subgroupBackwardSource from '../../kernels/layer_norm_subgroup_backward.wgsl';
 import subgroupSource from '../../kernels/layer_norm_subgroup.wgsl';
+import walkSource from '../../kernels/layer_norm_walk.wgsl';
 import forwardSource from '../../kernels/layer_norm.wgsl';
 import { ceilDiv, overRows, spread } from './launch.ts';
 import { columnSums, overItems } from './reduce.ts';
@@ -14,6 +15,7 @@ import { rowLayout } from './rows.ts';
 const FORWARD = kernel('layer_norm', forwardSource);
 const BACKWARD = kernel('layer_norm_backward', backwardSource);
 const SUBGROUP = kernel('layer_norm_subgroup', subgroupSource);
+const WALK = kernel('layer_norm_walk', walkSource);
 const SUBGROUP_BACKWARD = kernel('layer_norm_subgroup_backward', subgroupBackwardSource);
 const COLUMNS = kernel('layer_norm_columns', columnsSource);
 
@@ -54,6 +56,13 @@ export const layerNormOp = defineOp<Attrs>({
     const bind = { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) };
     if (held) {
       return [{ kernel: SUBGROUP, variant: SUBGROUP.name, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) }, bind, params: { rows, block: held.block, eps: c.attrs.eps } }];
+    }
+    if (c.adapter.family === 'cpu' && VEC && !c.adapter.rejected?.has(WALK.name)) {
+      const block = 4 * ceilDiv(rows, 4 * 128), IMAGE = Number(Boolean(c.adapter.images) && imageable(x.shape));
+      return [{
+        kernel: WALK, variant: WALK.name, grid: spread(ceilDiv(rows, block)), constants: { ...flags(weight, bias, c.attrs), IMAGE }, bind,
+        params: { rows, block, width, eps: c.attrs.eps },
+      }];
     }
     const { constants, grid } = overRows(rows, c.adapter);
     return [{

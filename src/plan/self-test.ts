@@ -5,6 +5,8 @@ import { BufferUsage, MapMode, TextureUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import type { Dispatch } from '../graph/op.ts';
 import { ANYTHING, WRITTEN, type KernelCheck, type MakeCheck } from '../ops/check.ts';
+import { flashCheck } from '../ops/flash_attention-check.ts';
+import { convWaveCheck } from '../ops/conv_wave-check.ts';
 import { gemmCheck } from '../ops/gemm-check.ts';
 import { layerNormCheck } from '../ops/layer_norm-check.ts';
 import { softmaxCheck } from '../ops/softmax-check.ts';
@@ -17,7 +19,13 @@ export const CHECKS: Readonly<Record<string, MakeCheck>> = {
   gemm_tile: (c) => gemmCheck(c, c['BM']!, c['BN']!),
   gemm_matrix: (c) => gemmCheck(c, c['BM']!, c['BN']!),
   softmax_subgroup: softmaxCheck,
+  flash_attention: (c) => flashCheck(c, 'y'),
+  flash_attention_dq: (c) => flashCheck(c, 'dq'),
+  flash_attention_dkv: (c) => flashCheck(c, 'dkv'),
+  conv_wave: (c) => convWaveCheck(c, false),
+  conv_wave_weight: (c) => convWaveCheck(c, true),
   layer_norm_subgroup: (c) => layerNormCheck(c, false),
+  layer_norm_walk: (c) => layerNormCheck(c, false),
   layer_norm_subgroup_backward: (c) => layerNormCheck(c, true),
 };
 
