@@ -17,6 +17,7 @@ import type { Program } from '../plan/program.ts';
 import { byteSize, type Region } from '../plan/storage.ts';
 import type { HostTensors, Work, Workload } from './contract.ts';
 import type { OwnArm } from './measure.ts';
+import { deviceTime } from './profile.ts';
 import { buildTorchStep, TORCH_STEP_DATA, type TorchStepBatch, type TorchStepWork } from './torch-step.ts';
 
 type Values = Readonly<Record<string, Value>>;
@@ -120,7 +121,7 @@ export async function mgfArm(
   return {
     engine: 'mgf', run, precision,
     poison: () => programs.forEach((p) => p.poison()),
-    deviceTime: gpu.device.features.has('timestamp-query') ? async (set) => (await programs[set]!.profile()).reduce((sum, { ms }) => sum + ms, 0) : null,
+    deviceTime: gpu.device.features.has('timestamp-query') ? (set) => deviceTime(gpu, programs[set]!) : null,
     outputs: async () => {
       const out: Record<string, Float32Array> = {};
       for (const output of names) out[output] = await programs[last]!.read(output) as Float32Array;

@@ -1,44 +1,87 @@
 /** Where a program's time goes: milliseconds of every dispatch, and what each of them had to compute and move. */
 import type { Gpu } from '../gpu/device.ts';
 import type { Node } from '../graph/graph.ts';
-import type { PlannedDispatch, Program } from '../plan/program.ts';
+import { BufferUsage } from '../gpu/flags.ts';
+import { copyToImage } from '../plan/images.ts';
+import { readRegion, type PlannedDispatch, type Program } from '../plan/program.ts';
 import { byteSize } from '../plan/storage.ts';
 import { ofCeiling, type Ceilings } from './ceilings.ts';
 import { statistics, type Timing } from './statistics.ts';
 
-export type Profile = readonly { readonly dispatch: PlannedDispatch; readonly ms: number }[];
+/** Milliseconds of one dispatch, and of the copies into images that its kernel reads, which are made just before it. */
+export interface Profiled { readonly dispatch: PlannedDispatch; readonly ms: number; readonly copyMs: number }
+export type Profile = readonly Profiled[];
 
 /**
- * Milliseconds of each dispatch of a program that has run before (its inputs and scalars stay in place): timestamps where the device has them, else each
- * dispatch is submitted alone and timed by the wall clock, less what an empty submission takes.
+ * Milliseconds of each dispatch of a program that has run before (its inputs and scalars stay in place): timestamps where the device has them, a pass each,
+ * otherwise each dispatch is submitted alone and timed by the wall clock, less what an empty submission takes.
  */
-export async function profileProgram(gpu: Gpu, program: Program, scalars: Readonly<Record<string, number>>): Promise<Profile> {
-  const { device } = gpu;
-  if (device.features.has('timestamp-query')) return program.profile({}, scalars);
-  const time = async (d: PlannedDispatch | null): Promise<number> => {
-    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
-    if (d) {
-      pass.setPipeline(d.pipeline);
-      pass.setBindGroup(0, d.group);
-      pass.dispatchWorkgroups(...d.grid);
+export const profileProgram = (gpu: Gpu, program: Program): Promise<Profile> => (gpu.device.features.has('timestamp-query') ? byTimestamps : byWallClock)(gpu, program.dispatches);
+
+/** Milliseconds of a whole run, the same way. */
+export const deviceTime = async (gpu: Gpu, program: Program): Promise<number> => (await profileProgram(gpu, program)).reduce((sum, { ms, copyMs }) => sum + ms + copyMs, 0);
+
+/** Queries of a set, by the specification. */
+const QUERIES = 4096;
+
+async function byTimestamps(gpu: Gpu, dispatches: readonly PlannedDispatch[]): Promise<Profile> {
+  const { device } = gpu, count = 4 * dispatches.length;
+  const sets = Array.from({ length: Math.ceil(count / QUERIES) }, (_, i) => device.createQuerySet({ type: 'timestamp', count: Math.min(QUERIES, count - i * QUERIES) }));
+  const resolved = device.createBuffer({ size: 8 * count, usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC }), encoder = device.createCommandEncoder();
+  const begin = (i: number): GPUComputePassEncoder =>
+    encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor(i / QUERIES)]!, beginningOfPassWriteIndex: i % QUERIES, endOfPassWriteIndex: (i % QUERIES) + 1 } });
+  dispatches.forEach((d, i) => {
+    // Copies have no timestamps of their own: they lie between an empty pass and the dispatch's.
+    if (d.copies.length) {
+      begin(4 * i).end();
+      for (const copy of d.copies) copyToImage(encoder, copy);
     }
+    const pass = begin(4 * i + 2);
+    pass.setPipeline(d.pipeline);
+    pass.setBindGroup(0, d.group);
+    pass.dispatchWorkgroups(...d.grid);
     pass.end();
+  });
+  sets.forEach((s, i) => encoder.resolveQuerySet(s, 0, s.count, resolved, 8 * i * QUERIES));
+  device.queue.submit([encoder.finish()]);
+  const times = new BigUint64Array(await readRegion(gpu, { buffer: resolved, offset: 0, size: 8 * count }));
+  resolved.destroy();
+  sets.forEach((s) => s.destroy());
+  const ms = (from: number, to: number): number => Number(times[to]! - times[from]!) / 1e6;
+  return dispatches.map((dispatch, i) => ({ dispatch, ms: ms(4 * i + 2, 4 * i + 3), copyMs: dispatch.copies.length ? ms(4 * i + 1, 4 * i + 2) : 0 }));
+}
+
+async function byWallClock({ device }: Gpu, dispatches: readonly PlannedDispatch[]): Promise<Profile> {
+  const time = async (encode: (encoder: GPUCommandEncoder) => void): Promise<number> => {
+    const encoder = device.createCommandEncoder();
+    encode(encoder);
     const started = performance.now();
     device.queue.submit([encoder.finish()]);
     await device.queue.onSubmittedWorkDone();
     return performance.now() - started;
   };
-  const empty: number[] = [], profile: { dispatch: PlannedDispatch; ms: number }[] = [];
-  for (let i = 0; i < 20; i++) empty.push(await time(null));
-  const idle = statistics(empty).median;
-  for (const dispatch of program.dispatches) profile.push({ dispatch, ms: Math.max(0, await time(dispatch) - idle) });
+  const empty: number[] = [], profile: Profiled[] = [];
+  for (let i = 0; i < 20; i++) empty.push(await time((encoder) => encoder.beginComputePass().end()));
+  const idle = statistics(empty).median, busy = async (encode: (encoder: GPUCommandEncoder) => void): Promise<number> => Math.max(0, await time(encode) - idle);
+  for (const d of dispatches) {
+    const copyMs = d.copies.length ? await busy((encoder) => { for (const copy of d.copies) copyToImage(encoder, copy); }) : 0;
+    const ms = await busy((encoder) => {
+      const pass = encoder.beginComputePass();
+      pass.setPipeline(d.pipeline);
+      pass.setBindGroup(0, d.group);
+      pass.dispatchWorkgroups(...d.grid);
+      pass.end();
+    });
+    profile.push({ dispatch: d, ms, copyMs });
+  }
   return profile;
 }
 
 /** What a dispatch does at least. `flops` is null where its op's cost cannot be told apart among several dispatches. */
 export interface DispatchCost { readonly flops: number | null; readonly bytes: number }
 
-const isProduct = (d: PlannedDispatch): boolean => /^(gemm|conv_narrow)/.test(d.kernel);
+/** Also the kernels of few channels; not the sum over the parts of a product. */
+const isProduct = (d: PlannedDispatch): boolean => /^(gemm|conv)_/.test(d.kernel) && d.kernel !== 'gemm_reduce';
 
 /**
  * Cost of every dispatch of a program. Launches of one kernel on the same tensors in one node each do a part of them and share their cost. A forward node
@@ -98,6 +141,11 @@ export function aggregate(profiles: readonly Profile[], ceilings: Pick<Ceilings,
     const known = members.every((i) => costs[i]!.flops !== null), flops = members.reduce((sum, i) => sum + (costs[i]!.flops ?? 0), 0);
     return { variant, calls: members.length, timing, known, flops, bytes: members.reduce((sum, i) => sum + costs[i]!.bytes, 0) };
   });
+  const copies = dispatches.flatMap((d) => d.copies);
+  if (copies.length) {
+    const timing = statistics(profiles.map((p) => p.reduce((sum, { copyMs }) => sum + copyMs, 0)));
+    totals.push({ variant: 'copies into images', calls: copies.length, timing, known: false, flops: 0, bytes: copies.reduce((sum, c) => sum + 2 * c.from.size, 0) });
+  }
   const all = totals.reduce((sum, t) => sum + t.timing.median, 0);
   return totals.map(({ variant, calls, timing, known, flops, bytes }): KernelShare => ({
     variant, calls, timing, share: timing.median / all, gflops: known ? flops / timing.median / 1e6 : null, gbps: bytes / timing.median / 1e6,

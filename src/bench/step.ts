@@ -8,9 +8,7 @@ import { SCALES, type RunConfig } from '../mgf/config.ts';
 import { framesOf } from '../mgf/network.ts';
 import { presetRunConfig } from '../mgf/presets.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
-import { weightScalar } from '../mgf/pretraining.ts';
 import { mgfParameters } from '../mgf/weights.ts';
-import { biasCorrections } from '../optim/adamw.ts';
 import type { PlannedDispatch } from '../plan/program.ts';
 import { profileProgram, type Profile } from './profile.ts';
 import { uniforms, workloadOf } from './workloads.ts';
@@ -118,9 +116,7 @@ export async function openStep(gpu: Gpu, run: RunConfig): Promise<OpenStep> {
       const after = await metrics(0, 0, 0);
       return after.total < first.total ? null : `an update along the gradient moved the loss from ${first.total} to ${after.total}`;
     },
-    profile: () => profileProgram(gpu, program, {
-      lr: 0, ...biasCorrections(1, run.train.betas), seed_lo: 0, seed_hi: 0, step: 0, keep: 0, loss_scale: 1, loss_unscale: 1, ...Object.fromEntries(SCALES.map((s) => [weightScalar(s), run.mgf.loss_weights[s]])),
-    }),
+    profile: () => profileProgram(gpu, program),
     destroy: () => pretrainer.destroy(),
   };
 }

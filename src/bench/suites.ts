@@ -135,7 +135,7 @@ export async function runStepKernels(gpu: Gpu, ceilings: Ceilings, names: readon
         if (n >= 3 && options.remaining() < 0) break;
         profiles.push(await step.profile());
       }
-      const total = statistics(profiles.map((p) => p.reduce((sum, { ms }) => sum + ms, 0))), clock = gpu.device.features.has('timestamp-query') ? 'timestamps' : 'wall';
+      const total = statistics(profiles.map((p) => p.reduce((sum, { ms, copyMs }) => sum + ms + copyMs, 0))), clock = gpu.device.features.has('timestamp-query') ? 'timestamps' : 'wall';
       findings.add(suite, name, 'mgf', total, { clock, dispatches: step.info.dispatches, share: 1 });
       for (const k of aggregate(profiles, ceilings)) {
         findings.add(suite, `${name}: ${k.variant}`, 'mgf', k.timing, {
