@@ -10,10 +10,13 @@ import { matmul } from '../src/ops/matmul.ts';
 import { compile } from '../src/plan/compile.ts';
 import type { AdapterProfile, MatrixUnit } from '../src/gpu/adapter.ts';
 import { openGpu, type Gpu, type Precision } from '../src/gpu/device.ts';
+import type { Region } from '../src/plan/storage.ts';
 import { openTestGpu } from './gpu.ts';
 import { distance, filled, noise, type Floats } from './harness.ts';
 
 const gpu = await openTestGpu();
+/** Compiles and validates without a driver. Kept for as long as the process: Dawn crashes once it is collected. */
+const dawn = create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']);
 
 /** The device under the GPU family and one variant, as if it had matrix units of that variant's shape. The variants are what is tested here: they are taken as they are. */
 function forced(on: Gpu, name: string, subgroupSize: number): Gpu {
@@ -65,17 +68,22 @@ fn emulated_store(at: u32, sums: Sums, pitch: u32) {
 const half = (x: number): number => { const t = Math.fround(x * 8193); return Math.fround(t - Math.fround(t - x)); };
 
 type Sizes = Omit<Gemm, 'a' | 'b' | 'c' | 'bias' | 'residual' | 'pre' | 'activation'>;
-interface Case extends Sizes { readonly a: number; readonly b: number; readonly c: number; readonly bias?: number; readonly residual?: boolean; readonly activation?: 'gelu'; readonly split?: boolean }
+/** a, b, c, bias: elements of the operands. */
+interface Case extends Sizes {
+  readonly a: number; readonly b: number; readonly c: number; readonly bias?: number; readonly residual?: boolean; readonly activation?: 'gelu'; readonly split?: boolean;
+}
 
 /** Everything as kernels/lib/gemm.wgsl has it, in float64; what is not written is NaN. */
 function reference(g: Case, x: Record<'a' | 'b' | 'bias' | 'residual', Floats>): Float64Array {
-  const c = new Float64Array(g.c).fill(NaN), [n0, n1] = g.batch ?? [1, 1], inner = g.mInner ?? g.m, inside = (at: number, length = Infinity): boolean => at >= 0 && at < length;
+  const c = new Float64Array(g.c).fill(NaN), [n0, n1] = g.batch ?? [1, 1], inner = g.mInner ?? g.m;
+  const inside = (at: number, length = Infinity): boolean => at >= 0 && at < length;
   for (let z0 = 0; z0 < n0; z0++) for (let z1 = 0; z1 < n1; z1++) for (let m = 0; m < g.m; m++) for (let n = 0; n < g.n; n++) {
     const outer = Math.floor(m / inner), along = m % inner, row = (g.cPosition?.start ?? 0) + along * (g.cPosition?.step ?? 1) + z1 * (g.cPosition?.z1 ?? 0);
     if (!inside(row, g.cPosition?.length)) continue;
     let sum = 0;
     for (let k1 = 0; k1 < (g.phases ? Math.ceil(((g.k1 ?? 1) - z1) / g.phases) : g.k1 ?? 1); k1++) for (let k2 = 0; k2 < g.k2; k2++) {
-      let at = (g.aOffset ?? 0) + z0 * (g.aZ?.[0] ?? 0) + z1 * (g.aZ?.[1] ?? 0), bt = (g.bOffset ?? 0) + z0 * (g.bZ?.[0] ?? 0) + z1 * (g.bZ?.[1] ?? 0) + k1 * (g.bK1 ?? 0);
+      let at = (g.aOffset ?? 0) + z0 * (g.aZ?.[0] ?? 0) + z1 * (g.aZ?.[1] ?? 0);
+      let bt = (g.bOffset ?? 0) + z0 * (g.bZ?.[0] ?? 0) + z1 * (g.bZ?.[1] ?? 0) + k1 * (g.bK1 ?? 0);
       if (g.mode === 'tn') at += k1 * (g.aOuter ?? 0) + k2 * g.aRow + m;
       else {
         const position = (g.aPosition?.start ?? 0) + along * (g.aPosition?.step ?? 1) + k1 * (g.aPosition?.tap ?? 0);
@@ -85,7 +93,8 @@ function reference(g: Case, x: Record<'a' | 'b' | 'bias' | 'residual', Floats>):
       if (g.mode === 'nt') bt += n * g.bRow + k2;
       else if (g.mode === 'nn') bt += k2 * g.bRow + n;
       else {
-        const width = g.bPosition?.inner ?? g.n, position = (g.bPosition?.start ?? 0) + k2 * (g.bPosition?.step ?? 1) + Math.floor(n / width) * (g.bPosition?.tap ?? 0);
+        const width = g.bPosition?.inner ?? g.n;
+        const position = (g.bPosition?.start ?? 0) + k2 * (g.bPosition?.step ?? 1) + Math.floor(n / width) * (g.bPosition?.tap ?? 0);
         if (!inside(position, g.bPosition?.length)) continue;
         bt += position * g.bRow + (n % width);
       }
@@ -100,8 +109,11 @@ function reference(g: Case, x: Record<'a' | 'b' | 'bias' | 'residual', Floats>):
 
 /** Runs cases in one program and compares; elements that no product may touch must still be what they were. */
 async function agrees(name: string, cases: readonly Case[], tolerance = 1e-6): Promise<void> {
-  const on = forced(gpu, name, 32), precision = on.profile.precision!, g = new Graph(), keep: Record<string, Value> = {}, place = new Map(), taken: (string | undefined)[] = [];
-  const data = cases.map((c, i) => ({ a: noise(c.a, 4 * i + 1), b: noise(c.b, 4 * i + 2), bias: noise(c.bias ?? 0, 4 * i + 3), residual: noise(c.residual ? c.c : 0, 4 * i + 4) }));
+  const on = forced(gpu, name, 32), precision = on.profile.precision!, g = new Graph();
+  const keep: Record<string, Value> = {}, place = new Map<Value, Region>(), taken: (string | undefined)[] = [];
+  const data = cases.map((c, i) => ({
+    a: noise(c.a, 4 * i + 1), b: noise(c.b, 4 * i + 2), bias: noise(c.bias ?? 0, 4 * i + 3), residual: noise(c.residual ? c.c : 0, 4 * i + 4),
+  }));
   cases.forEach(({ a: _a, b: _b, c: size, bias, residual, activation, split, ...sizes }, i) => {
     const input = (what: 'a' | 'b' | 'bias' | 'residual'): Value => {
       const value = g.state(`${what}${i}`, [data[i]![what].length]);
@@ -109,10 +121,12 @@ async function agrees(name: string, cases: readonly Case[], tolerance = 1e-6): P
       return value;
     };
     const op = defineOp<Record<string, never>>({
-      name: `product ${i}`, shape: () => [{ shape: [size], dtype: 'f32' }, { shape: [size], dtype: 'f32' }], backward: null, saves: { inputs: [], outputs: [] }, cost: () => ({ flops: 0, bytes: 0 }),
+      name: `product ${i}`, shape: () => [{ shape: [size], dtype: 'f32' }, { shape: [size], dtype: 'f32' }],
+      backward: null, saves: { inputs: [], outputs: [] }, cost: () => ({ flops: 0, bytes: 0 }),
       forward: (c) => {
         const product: Gemm = {
-          ...sizes, a: c.input(0), b: c.input(1), c: c.outputs[0]!, bias: c.inputs[2] ?? null, residual: c.inputs[3] ?? null, ...(activation && { activation, pre: c.outputs[1]! }),
+          ...sizes, a: c.input(0), b: c.input(1), c: c.outputs[0]!, bias: c.inputs[2] ?? null, residual: c.inputs[3] ?? null,
+          ...(activation && { activation, pre: c.outputs[1]! }),
         };
         const dispatches = split ? gemmSplit(c, product) : [gemm(c.adapter, product)];
         assert.is(dispatches.length, split ? 2 : 1);
@@ -127,7 +141,9 @@ async function agrees(name: string, cases: readonly Case[], tolerance = 1e-6): P
     program.poison();
     await program.step();
     for (const [i, c] of cases.entries()) {
-      const got = await program.read(`c${i}`) as Floats, { a, b, ...rest } = data[i]!, rounded = precision === 'f16' ? { a: a.map(half), b: b.map(half) } : { a, b }, want = reference(c, { ...rest, ...rounded }), label = `${taken[i]}, ${c.mode} ${c.m} x ${c.n} x ${c.k1 ?? 1} x ${c.k2} (case ${i})`;
+      const got = await program.read(`c${i}`) as Floats, { a, b, ...rest } = data[i]!;
+      const want = reference(c, { ...rest, ...(precision === 'f16' ? { a: a.map(half), b: b.map(half) } : { a, b }) });
+      const label = `${taken[i]}, ${c.mode} ${c.m} x ${c.n} x ${c.k1 ?? 1} x ${c.k2} (case ${i})`;
       assert.ok(got.every((v, at) => Number.isNaN(v) === Number.isNaN(want[at]!)), `${label}: an element was left out, or one too many written`);
       const error = distance(got.filter(Number.isFinite), want.filter(Number.isFinite));
       assert.ok(error <= tolerance, `${label} is off by ${error}`);
@@ -151,18 +167,23 @@ const cases: readonly Case[] = [
   { mode: 'nn', m: 2 * 8, n: 4, k1: 2, k2: 5, mInner: 8, batch: [1, 3], phases: 3, a: 2 * 7 * 5, b: 5 * 2 * 4, c: 2 * 20 * 4, aRow: 5, aOuter: 35, aPosition: { tap: -1, length: 7 },
     bZ: [0, 4], bRow: 8, bK1: 12, cRow: 4, cOuter: 80, cPosition: { start: -1, step: 3, z1: 1, length: 20 } },
   // Batched product in vec4s, with a factor.
-  { mode: 'nn', m: 40, n: 24, k2: 33, batch: [2, 2], alpha: 0.5, a: 4 * 40 * 36, b: 2 * 33 * 24, c: 4 * 40 * 24, aZ: [2 * 40 * 36, 40 * 36], aRow: 36, bZ: [33 * 24, 0], bRow: 24, cZ: [2 * 40 * 24, 40 * 24], cRow: 24 },
+  { mode: 'nn', m: 40, n: 24, k2: 33, batch: [2, 2], alpha: 0.5, a: 4 * 40 * 36, b: 2 * 33 * 24, c: 4 * 40 * 24,
+    aZ: [2 * 40 * 36, 40 * 36], aRow: 36, bZ: [33 * 24, 0], bRow: 24, cZ: [2 * 40 * 24, 40 * 24], cRow: 24 },
   // Weight gradient of a padded convolution: columns are taps times channels.
-  { mode: 'tn', m: 12, n: 3 * 4, k1: 2, k2: 19, a: 2 * 19 * 12, b: 2 * 19 * 4, c: 144, aRow: 12, aOuter: 19 * 12, bK1: 19 * 4, bRow: 4, bPosition: { start: -1, step: 1, tap: 1, inner: 4, length: 19 }, cRow: 12 },
+  { mode: 'tn', m: 12, n: 3 * 4, k1: 2, k2: 19, a: 2 * 19 * 12, b: 2 * 19 * 4, c: 144,
+    aRow: 12, aOuter: 19 * 12, bK1: 19 * 4, bRow: 4, bPosition: { start: -1, step: 1, tap: 1, inner: 4, length: 19 }, cRow: 12 },
   // ... of odd channels and stride 2.
-  { mode: 'tn', m: 35, n: 3 * 23, k1: 2, k2: 18, a: 2 * 18 * 35, b: 2 * 37 * 23, c: 35 * 69, aRow: 35, aOuter: 18 * 35, bK1: 37 * 23, bRow: 23, bPosition: { start: -1, step: 2, tap: 1, inner: 23, length: 37 }, cRow: 69 },
+  { mode: 'tn', m: 35, n: 3 * 23, k1: 2, k2: 18, a: 2 * 18 * 35, b: 2 * 37 * 23, c: 35 * 69,
+    aRow: 35, aOuter: 18 * 35, bK1: 37 * 23, bRow: 23, bPosition: { start: -1, step: 2, tap: 1, inner: 23, length: 37 }, cRow: 69 },
 ];
 
 
 /** Sums long enough to be split, the last part shorter than the others. */
 const long: readonly Case[] = [
-  { mode: 'tn', split: true, m: 12, n: 3 * 5, k1: 2, k2: 499, a: 2 * 499 * 12, b: 2 * 500 * 5, c: 180, aRow: 12, aOuter: 499 * 12, bK1: 2500, bRow: 5, bPosition: { start: -1, step: 1, tap: 1, inner: 5, length: 500 }, cRow: 15 },
-  { mode: 'nt', split: true, m: 2 * 5, n: 8, k2: 1030, mInner: 5, batch: [2, 2], alpha: 0.1, activation: 'gelu', residual: true, bias: 16, biasZ0: 8, a: 4 * 10 * 1030, b: 2 * 8 * 1030, c: 4 * 2 * 7 * 8,
+  { mode: 'tn', split: true, m: 12, n: 3 * 5, k1: 2, k2: 499, a: 2 * 499 * 12, b: 2 * 500 * 5, c: 180,
+    aRow: 12, aOuter: 499 * 12, bK1: 2500, bRow: 5, bPosition: { start: -1, step: 1, tap: 1, inner: 5, length: 500 }, cRow: 15 },
+  { mode: 'nt', split: true, m: 2 * 5, n: 8, k2: 1030, mInner: 5, batch: [2, 2], alpha: 0.1, activation: 'gelu', residual: true, bias: 16, biasZ0: 8,
+    a: 4 * 10 * 1030, b: 2 * 8 * 1030, c: 4 * 2 * 7 * 8,
     aZ: [20 * 1030, 10 * 1030], aRow: 1030, aOuter: 5 * 1030, bZ: [0, 8 * 1030], bRow: 1030, cZ: [224, 112], cRow: 8, cOuter: 56, cPosition: { start: 1, length: 7 } },
 ];
 
@@ -178,16 +199,19 @@ const runs: Readonly<Record<string, readonly Case[]>> = {
 
 for (const [name, chosen] of Object.entries(runs)) {
   const on = forced(gpu, name, 32), known = GPU_VARIANTS.find((v) => v.name === name);
-  const why = gpu.profile.software === 'swiftshader' && name !== 'tile-32x32' ? 'SwiftShader takes minutes for large workgroups' : known && !known.supports(on.profile) ? 'the device has no shader-f16, or too small workgroups' : null;
+  assert.ok(known, name);
+  const why = gpu.profile.software === 'swiftshader' && name !== 'tile-32x32' ? 'SwiftShader takes minutes for large workgroups'
+    : known.supports(on.profile) ? null : 'the device has no shader-f16, or too small workgroups';
   if (why) test.skip(`${name} is not run: ${why}`, () => undefined);
   else test(`${name}${name.startsWith('matrix') ? ', its matrix units emulated,' : ''} agrees with float64`, () => agrees(name, chosen));
 }
 
 test('every variant compiles in every mode, with vec4s and without, and within the limits that it asks for', async () => {
-  const dawn = create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']), adapter = (await dawn.requestAdapter())!;
+  const adapter = (await dawn.requestAdapter())!;
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = adapter.limits;
   const requiredFeatures = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[];
-  const device = await adapter.requestDevice({ requiredFeatures, requiredLimits: { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } }), on = await openGpu({ device });
+  const device = await adapter.requestDevice({ requiredFeatures, requiredLimits: { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } });
+  const on = await openGpu({ device });
   for (const { name, supports } of GPU_VARIANTS) {
     // The null backend says that its subgroups have up to 128 lanes, and wants workgroups of that many.
     const { profile } = forced(on, name, 64);
@@ -208,7 +232,8 @@ test('every variant compiles in every mode, with vec4s and without, and within t
 
 /** The first dispatch of a plain product on a GPU with these properties. */
 function choice(m: number, n: number, k2: number, profile: Partial<AdapterProfile> = {}, more: Partial<Gemm> = {}): Dispatch {
-  const g = new Graph(), a = g.state('a', [m, k2]), b = g.state('b', [n, k2]), c = g.state('c', [m, n]), limits = { ...gpu.profile.limits, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 };
+  const g = new Graph(), a = g.state('a', [m, k2]), b = g.state('b', [n, k2]), c = g.state('c', [m, n]);
+  const limits = { ...gpu.profile.limits, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 };
   return gemm({ ...gpu.profile, family: 'gpu', features: new Set(), limits, ...profile }, { mode: 'nt', a, b, c, m, n, k2, aRow: k2, bRow: k2, cRow: n, ...more });
 }
 const half16 = { precision: 'f16', features: new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']), subgroupSize: 32 } as const;

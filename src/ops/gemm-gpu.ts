@@ -30,8 +30,11 @@ const TILE = kernel('gemm_tile', tileSource);
 const MATRIX = kernel('gemm_matrix', matrixSource);
 const REDUCE = kernel('gemm_reduce', reduceSource);
 
-/** Constants of kernels/lib/gemm_stage.wgsl. `natural`: keep each operand in the order that memory has it, else k-major. */
-function staging({ bm, bn, bk }: Tile, threads: number, { gemm: g, constants: c }: Product, options: { f16: boolean; natural: boolean; pad: number }): Record<string, number> {
+/** How operands are staged. `natural`: each in the order that memory has it, else k-major. */
+interface Staging { readonly f16: boolean; readonly natural: boolean; readonly pad: number }
+
+/** Constants of kernels/lib/gemm_stage.wgsl. */
+function staging({ bm, bn, bk }: Tile, threads: number, { gemm: g, constants: c }: Product, options: Staging): Record<string, number> {
   const operand = (name: 'A' | 'B', edge: number, alongK: boolean): Record<string, number> => {
     const width = c[`${name}_VEC`] ? 4 : 1, run = (alongK ? bk : edge) / width, units = (edge * bk) / width;
     return {
@@ -88,7 +91,8 @@ const matrixShapes: readonly (Tile & { rows: number; columns: number })[] = [
 
 /** The shapes that drivers offer with f32 results, best first. */
 const matrixUnits: readonly MatrixUnit[] = [
-  { type: 'f16', M: 16, N: 16, K: 16 }, { type: 'f16', M: 16, N: 8, K: 16 }, { type: 'f16', M: 8, N: 16, K: 16 }, { type: 'f16', M: 8, N: 8, K: 8 }, { type: 'f32', M: 8, N: 8, K: 8 },
+  { type: 'f16', M: 16, N: 16, K: 16 }, { type: 'f16', M: 16, N: 8, K: 16 }, { type: 'f16', M: 8, N: 16, K: 16 }, { type: 'f16', M: 8, N: 8, K: 8 },
+  { type: 'f32', M: 8, N: 8, K: 8 },
 ];
 
 /** Metal reports a range of subgroup sizes; Apple's are 32 wide. */
@@ -121,8 +125,6 @@ const variants: readonly Variant[] = [
 export const GPU_VARIANTS: readonly GpuVariant[] = variants;
 
 /** The variants that may compute this product on this adapter, less those that were found to compute wrongly. */
-export const usableVariants = (adapter: AdapterProfile, product: Product): readonly GpuVariant[] => usable(adapter, product);
-
 function usable(adapter: AdapterProfile, product: Product): readonly Variant[] {
   const all = variants.filter((v) => v.supports(adapter) && v.fits(product) && !adapter.rejected?.has(v.name));
   return all.length ? all : [variants[0]!];
@@ -151,7 +153,8 @@ const partBytes = ({ gemm: g, batches }: Product): number => 16 * batches * g.m 
 /** Time in arbitrary units: whole tiles, dealt to processors in rounds. Decides only where nothing was measured. */
 function estimate(variant: Variant, adapter: AdapterProfile, product: Product, parts: number): Choice {
   const { gemm: g, batches } = product, blocks = ceilDiv(blocksOf(variant, product), parts);
-  const rounds = ceilDiv(ceilDiv(g.m, variant.bm) * ceilDiv(g.n, variant.bn) * batches * parts, PROCESSORS), busy = Math.min(1, (rounds * variant.threads(adapter)) / BUSY);
+  const rounds = ceilDiv(ceilDiv(g.m, variant.bm) * ceilDiv(g.n, variant.bn) * batches * parts, PROCESSORS);
+  const busy = Math.min(1, (rounds * variant.threads(adapter)) / BUSY);
   const reduce = parts > 1 ? LAUNCH + (MOVE * parts * partBytes(product)) / 4 / PROCESSORS : 0;
   return { variant, parts, time: (rounds * variant.bm * variant.bn * blocks * variant.bk) / (variant.rate * busy) + reduce };
 }
@@ -160,7 +163,8 @@ function estimate(variant: Variant, adapter: AdapterProfile, product: Product, p
 function split(variant: Variant, adapter: AdapterProfile, product: Product): Choice {
   const { gemm: g, batches } = product, whole = estimate(variant, adapter, product, 1);
   if (g.phases || ceilDiv(g.m, variant.bm) > 65535) return whole;
-  const most = Math.min(blocksOf(variant, product) / BLOCKS, PART_BYTES / partBytes(product), adapter.limits.maxStorageBufferBindingSize / partBytes(product), 65535 / batches);
+  const bytes = Math.min(PART_BYTES, adapter.limits.maxStorageBufferBindingSize);
+  const most = Math.min(blocksOf(variant, product) / BLOCKS, bytes / partBytes(product), 65535 / batches);
   let best = whole;
   for (let parts = 2; parts <= most; parts *= 2) {
     const next = estimate(variant, adapter, product, parts);
