@@ -44,7 +44,8 @@ chmod 755 "$top/node" "$top/run.sh"
 # apt's own sources; run `apt-get update` first if it knows none of these.
 (cd "$stage/debs" && apt-get download "${packages[@]}" > /dev/null)
 for deb in "$stage"/debs/*.deb; do dpkg-deb -x "$deb" "$stage/unpacked"; done
-find "$stage/unpacked" -name '*.so.*' -type f -o -name '*.so.*' -type l | while read -r library; do cp -L "$library" "$top/lib/"; done
+# By the names that programs ask for, such as libvulkan.so.1.
+find "$stage/unpacked" -regex '.*/lib[^/]*\.so\.[0-9]+' | while read -r library; do cp -L "$library" "$top/lib/"; done
 mkdir -p "$top/lib/licences"
 for package in "${packages[@]}"; do cp -L "$stage/unpacked/usr/share/doc/$package/copyright" "$top/lib/licences/$package" 2> /dev/null || true; done
 [ -e "$top/lib/libvulkan.so.1" ] || { echo "pack.sh: package libvulkan1 holds no libvulkan.so.1" >&2; exit 1; }

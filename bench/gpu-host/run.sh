@@ -5,9 +5,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 # Libraries that this machine lacks, and none that it has: a loader of its own knows its driver better.
 links=$(mktemp -d)
 trap 'rm -rf "$links"' EXIT
+known=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2> /dev/null)
 for library in "$here"/lib/*.so.*; do
   name=$(basename "$library")
-  ldconfig -p 2> /dev/null | grep -q "^[[:space:]]*$name " || ln -s "$library" "$links/$name"
+  printf '%s' "$known" | grep -q "^[[:space:]]*$name " || ln -s "$library" "$links/$name"
 done
 LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$links
 export LD_LIBRARY_PATH
