@@ -28,7 +28,7 @@ const flags = (weight: Value | null, bias: Value | null, attrs: Attrs): Record<s
  * Vec4s of a row that a lane may hold. The text is unrolled: compiling it takes lavapipe 2 s for rows of 128, 4 s for 192, 9 s for 256;
  * a GPU compiles fast and has registers for 8.
  */
-const mostHeld = (adapter: AdapterProfile): number => (adapter.family === 'cpu' ? 48 / adapter.subgroupSize : 8);
+const mostHeld = (adapter: AdapterProfile): number => (adapter.family === 'cpu' ? 32 / adapter.subgroupSize : 8);
 
 /** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: subgroups of no fixed size, or an odd or long row. */
 function overSubgroups(x: Spec, adapter: AdapterProfile): { constants: { SG: number; V: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {

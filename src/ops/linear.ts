@@ -2,7 +2,7 @@ import { MGFError } from '../errors.ts';
 import { elements, formatShape, type Spec, type Value } from '../graph/graph.ts';
 import { defineOp } from '../graph/op.ts';
 import { elementwise } from './elementwise.ts';
-import { gemm } from './gemm.ts';
+import { gemm, gemmSplit } from './gemm.ts';
 import { columnSums } from './reduce.ts';
 
 type Activation = 'gelu' | 'none';
@@ -40,7 +40,7 @@ export const linearOp = defineOp<{ activation: Activation }>({
     }
     const dx = c.grad(0), dw = c.grad(1), db = c.grad(2);
     if (dx) dispatches.push(gemm(c.adapter, { mode: 'nn', a: dy, b: w, c: dx, m: M, n: I, k2: O, aRow: O, bRow: I, cRow: I }));
-    if (dw) dispatches.push(gemm(c.adapter, { mode: 'tn', a: dy, b: x, c: dw, m: O, n: I, k2: M, aRow: O, bRow: I, cRow: I }));
+    if (dw) dispatches.push(...gemmSplit(c, { mode: 'tn', a: dy, b: x, c: dw, m: O, n: I, k2: M, aRow: O, bRow: I, cRow: I }));
     if (db) dispatches.push(...columnSums(c, dy, M, O, db));
     return dispatches;
   },
