@@ -5,11 +5,12 @@ import { BufferUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
 import type { Dispatch, Scalar, View } from '../graph/op.ts';
-import { fuseMaps } from './fuse.ts';
+import { fuseMaps, type Launches } from './fuse.ts';
 import { planImages, type ImageAccess } from './images.ts';
 import { placeBlocks } from './memory.ts';
 import { Program, type PlannedDispatch } from './program.ts';
 import { withoutWrongVariants } from './self-test.ts';
+import { tune } from './tune.ts';
 import { byteSize, writeField, type Region, type ScalarField } from './storage.ts';
 
 export interface CompileOptions {
@@ -39,8 +40,8 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   const roots = storageRoots(nodes);
   const root = (v: Value): Value => roots.get(v) ?? v;
   const wanted = new Set([...results, ...place.keys()].map(root));
-  const { dispatches, owners } = await withoutWrongVariants(
-    gpu, atPrecision(gpu.profile, options.precision), (adapter) => fuseMaps(collectDispatches(adapter, nodes), root, wanted));
+  const collect = (adapter: AdapterProfile): Launches => fuseMaps(collectDispatches(adapter, nodes), root, wanted);
+  const { dispatches, owners } = await withoutWrongVariants(gpu, await tune(gpu, atPrecision(gpu.profile, options.precision), collect), collect);
 
   const lifetimes = new Map<Value, { first: number; last: number }>();
   dispatches.forEach((d, i) => {
