@@ -3,6 +3,7 @@ import { elements, formatShape, type Spec, type Value } from '../graph/graph.ts'
 import { defineOp, kernel, type BackwardContext, type Dispatch } from '../graph/op.ts';
 import narrowSource from '../../kernels/conv_narrow.wgsl';
 import narrowWeightSource from '../../kernels/conv_narrow_weight.wgsl';
+import { convWave, convWaveWeight } from './conv_wave.ts';
 import { gemm } from './gemm.ts';
 import { overElements } from './launch.ts';
 import { stridedCopy } from './layout.ts';
@@ -38,12 +39,17 @@ function narrowWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value): 
   ];
 }
 
+/** One channel of samples, as the first layer over a waveform has: on CPU adapters it has its own kernels. */
+const wave = (g: Geometry): boolean => g.Cin === 1 && g.dilation === 1;
+
 /** One window is one run of memory: no padding between samples, no dilation, all channels. Then taps and channels are one inner axis. */
 const dense = (g: Geometry): boolean => g.padding === 0 && g.dilation === 1 && g.groups === 1;
 
 /** y[b, t, o] = bias[o] + sum over (j, i) of x[b, t s + j d - p, i] w[o, j, i]: a matrix product whose rows of A are overlapping windows, no im2col. */
 function convolve(c: Context, g: Geometry, x: Value, w: Value, y: Value, bias: Value | null): Dispatch {
   const { B, L, Cin, T, Cout, K, groups } = g, ci = Cin / groups, co = Cout / groups;
+  const direct = wave(g) ? convWave(c.adapter, g, x, w, y, bias) : null;
+  if (direct) return direct;
   if (groups === 1 && Cout <= NARROW_COLUMNS && K * Cin <= NARROW_SUM) return narrow(g, 0, x, w, y, bias);
   const rows = { m: B * T, mInner: T, aOuter: L * Cin, cRow: Cout, cOuter: T * Cout, bias };
   if (dense(g)) return gemm(c.adapter, { mode: 'nt', a: x, b: w, c: y, ...rows, n: Cout, k2: K * Cin, aRow: g.stride * Cin, bRow: K * Cin });
@@ -80,6 +86,8 @@ function convolveBack(c: Context, g: Geometry, dy: Value, w: Value, dx: Value, b
 /** dw[o, j, i] = sum over (b, t) of dy[b, t, o] x[b, t s + j d - p, i]. */
 function convolveWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value): Dispatch[] {
   const { B, L, Cin, T, Cout, K, groups } = g, ci = Cin / groups, co = Cout / groups;
+  const direct = wave(g) ? convWaveWeight(c, g, dy, x, dw) : null;
+  if (direct) return direct;
   if (groups === 1 && elements(dw.shape) <= NARROW_WEIGHTS) return narrowWeight(c, g, dy, x, dw);
   const sums = { k1: B, k2: T, aRow: Cout, aOuter: T * Cout, bK1: L * Cin };
   if (dense(g)) return [gemm(c.adapter, { mode: 'tn', a: dy, b: x, c: dw, ...sums, m: Cout, n: K * Cin, bRow: g.stride * Cin, cRow: K * Cin })];
