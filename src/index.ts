@@ -77,6 +77,12 @@ export type { HostArray, PlannedDispatch } from './plan/program.ts';
 export { ParameterStore } from './plan/parameters.ts';
 export type { HostTensor, ParameterSpec, StoreBuffer } from './plan/parameters.ts';
 export type { Region } from './plan/storage.ts';
+/** Kernel variants that the self-test refused on a device, and those that passed: every variant is tested before its first use. */
+export { approvals, rejections } from './plan/self-test.ts';
+export type { Rejection } from './plan/self-test.ts';
+// Measures which variants of matrix products are fastest on a GPU; what is known can be kept as JSON.
+export { startTuning, tuningOf } from './plan/tune.ts';
+export type { Candidate, Choice, TuneOptions, Tuning } from './plan/tune.ts';
 
 // ------------------------------------------------------------------------------------------------------------------- MGF
 export { applySettings, checkRunConfig, defaultAttach, parseConfig, parseTrainConfig, SCALES } from './mgf/config.ts';

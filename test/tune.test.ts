@@ -1,5 +1,9 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { formatTuning, readTuning, tuneInto, tuningFile } from '../src/cli/tuning.ts';
 import { useDawn } from '../src/gpu/dawn.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { Graph } from '../src/graph/graph.ts';
@@ -43,7 +47,7 @@ const fixed = (asked: string[]) => (c: Candidate): Promise<number> => {
 test('each kind of product gets the variant that was fastest for it, measured once, in rounds, and kept as JSON', async () => {
   const gpu = await open(), asked: string[] = [], saved: Tuning[] = [], started: number[] = [];
   assert.is(tuningOf(gpu), null);
-  startTuning(gpu, { timer: fixed(asked), onMeasured: (t) => saved.push(t), onStart: (n) => started.push(n) });
+  startTuning(gpu, { timer: fixed(asked), onMeasured: (t) => { saved.push(t); }, onStart: (n) => started.push(n) });
   const { tiles, error } = await products(gpu);
   assert.equal(tiles, ['tile-32x32', 'tile-128x32']);
   assert.ok(error < 1e-6, `off by ${error}`);
@@ -95,6 +99,28 @@ test('a variant that computes wrongly is not timed', async () => {
   assert.not(tiles.includes('tile-32x32'));
   assert.ok(error < 1e-6);
   gpu.close();
+});
+
+test('the command line keeps what was measured in a file, for this adapter, driver and version', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mgf-tuning-')), gpu = await open(), again = await open(), path = tuningFile(gpu, '1.0.0', join(folder, 'new'));
+  assert.is(path, tuningFile(again, '1.0.0', join(folder, 'new')));
+  assert.is.not(path, tuningFile(gpu, '1.0.1', join(folder, 'new')));
+  assert.is(await readTuning(path), null);
+  await tuneInto(gpu, path);
+  const { tiles } = await products(gpu), kept = await readTuning(path);
+  assert.equal(kept, tuningOf(gpu));
+  await tuneInto(again, path);
+  assert.equal(tuningOf(again), kept);
+  assert.equal((await products(again)).tiles, tiles);
+  assert.equal(tuningOf(again), kept, 'nothing was measured again');
+  const lines = formatTuning(kept!).split('\n');
+  assert.is(lines.length, 4);
+  assert.match(lines[2]!, /^n[nt] 40x20x1x8 .* tile-\d+x\d+ +[\d.e-]+ +/);
+  writeFileSync(path, '{ "adapter": 1 }');
+  assert.is(await readTuning(path), null, 'a file that is not sound is as good as none');
+  gpu.close();
+  again.close();
+  rmSync(folder, { recursive: true });
 });
 
 test('without tuning the estimate decides, and nothing is measured', async () => {

@@ -13,6 +13,7 @@ import { MGFError } from '../errors.ts';
 import { runStart, runSteps } from './bench-step.ts';
 import { adapterOption, collect, ioError, positive, precisionOption, print, say, withGpu } from './common.ts';
 import { resolveIncludes } from './includes.ts';
+import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 
 const SUITES = ['kernels', 'step', 'peers', 'roofline'] as const;
@@ -32,6 +33,7 @@ interface Options {
   flops?: string;
   start?: string;
   precision?: Precision;
+  tune: TuneMode;
   python?: string;
   adapter?: AdapterPreference;
 }
@@ -67,7 +69,7 @@ export function benchCommand(version: string): Command {
     .option('--python <file>', 'the Python that has PyTorch, for peers (default: python3)')
     .option('--flops <n>', 'FLOPs of one launch of your kernel, for GFLOP/s')
     .addOption(new Option('--start <step>').hideHelp())
-    .addOption(precisionOption()).addOption(adapterOption())
+    .addOption(precisionOption()).addOption(tuneOption()).addOption(adapterOption())
     .addHelpText('after', `
 Examples:
   mgf bench
@@ -119,6 +121,7 @@ async function write(path: string, text: string): Promise<void> {
 }
 
 async function measureSuite(gpu: Gpu, what: Suite | undefined, options: Options, version: string): Promise<ResultsFile> {
+  await useTuning(gpu, options.tune, version);
   const { profile } = gpu, findings = new Findings(), started = performance.now(), short = what === undefined;
   const budget = options.budget ?? (short && profile.kind === 'cpu' ? SHORT_SECONDS : Infinity);
   const suite: SuiteOptions = {

@@ -1,5 +1,6 @@
 /** What the commands share: options, opening the device, tables, errors. */
-import { basename, relative } from 'node:path';
+import { homedir } from 'node:os';
+import { basename, join, relative } from 'node:path';
 import { InvalidArgumentError, Option } from 'commander';
 import { MGFError } from '../errors.ts';
 import { useDawn } from '../gpu/dawn.ts';
@@ -50,6 +51,9 @@ export async function withGpu<T>(adapter: AdapterPreference | undefined, action:
     gpu.close();
   }
 }
+
+/** This program's part of the user's cache folder. */
+export const cacheFolder = (name: string): string => join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'mgf-webgpu', name);
 
 /** Where people read, while a program may read standard output. */
 export const say = (line: string): void => { process.stderr.write(`${line}\n`); };

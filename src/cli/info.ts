@@ -1,9 +1,17 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { openGpu } from '../gpu/device.ts';
+import { MGFError } from '../errors.ts';
 import { useDawn } from '../gpu/dawn.ts';
+import { Graph } from '../graph/graph.ts';
+import { grad } from '../ops/grad.ts';
+import { layerNorm } from '../ops/layer_norm.ts';
+import { linear } from '../ops/linear.ts';
+import { mseLoss } from '../ops/loss.ts';
+import { compile } from '../plan/compile.ts';
+import { approvals, rejections } from '../plan/self-test.ts';
 import type { AdapterInfo } from '../gpu/adapter.ts';
-import type { AdapterPreference, AdapterProfile, Precision } from '../gpu/device.ts';
+import type { AdapterPreference, AdapterProfile, Gpu, Precision } from '../gpu/device.ts';
 
 export interface InfoOptions {
   /** Adapter to insist on instead of the usual choice. */
@@ -13,7 +21,8 @@ export interface InfoOptions {
 /** Answer of `mgf info --json`; sizes are in bytes. */
 export interface Info {
   adapter: { name: string; kind: 'gpu' | 'cpu'; software: string | null; driver: string; runtime: string; subgroupSize: number };
-  kernels: { family: 'cpu' | 'gpu'; reason: string };
+  /** `tested`: variants of a few basic kernels that compute rightly here; `rejected`: those that do not and are not used. */
+  kernels: { family: 'cpu' | 'gpu'; reason: string; tested: readonly string[]; rejected: { variant: string; reason: string }[] };
   /** What matrix products can multiply, and why not f16. */
   precision: { offered: Precision[]; note: string };
   features: string[];
@@ -34,8 +43,9 @@ const limitsThatMatter = [
  */
 export async function collectInfo(options: InfoOptions = {}): Promise<Info> {
   useDawn();
-  const gpu = await openGpu(options.adapter ? { prefer: options.adapter } : {});
+  const gpu = await openGpu({ ...(options.adapter && { prefer: options.adapter }), onNote: () => { /* the answer tells */ } });
   try {
+    await tryBasicKernels(gpu);
     const { profile, device } = gpu;
     const info = (device as { adapterInfo?: AdapterInfo }).adapterInfo;
     return {
@@ -43,7 +53,10 @@ export async function collectInfo(options: InfoOptions = {}): Promise<Info> {
         name: profile.name, kind: profile.kind, software: profile.software ?? null, driver: info?.description || 'not told',
         runtime: profile.runtime, subgroupSize: profile.subgroupSize,
       },
-      kernels: { family: profile.family, reason: profile.familyReason },
+      kernels: {
+        family: profile.family, reason: profile.familyReason, tested: approvals(gpu),
+        rejected: rejections(gpu).map(({ variant, reason }) => ({ variant, reason })),
+      },
       precision: precisions(profile),
       features: [...profile.features].sort(),
       limits: Object.fromEntries(limitsThatMatter.map((limit) => [limit, profile.limits[limit]])),
@@ -63,6 +76,18 @@ function precisions({ family, features }: AdapterProfile): Info['precision'] {
   // Accepted, so that a run can move between adapters, but without effect.
   if (family === 'cpu') return { offered: ['f32'], note: 'software kernels gain nothing from f16, and compute in f32 where it is asked for' };
   return { offered: ['f32', 'f16'], note: '--precision f16 multiplies in f16 and adds in f32' };
+}
+
+/** A linear layer, a layer norm and their gradients: compiling them runs the self-test of the variants that they take. */
+async function tryBasicKernels(gpu: Gpu): Promise<void> {
+  const g = new Graph(), x = g.state('x', [64, 64], { requiresGrad: true }), w = g.state('w', [64, 64], { requiresGrad: true });
+  const loss = mseLoss(layerNorm(linear(x, w), null, null), g.input('target', [64, 64])), [dx, dw] = grad(loss, [x, w]);
+  try {
+    (await compile(gpu, g, { keep: { dx: dx!, dw: dw! } })).destroy();
+  } catch (error) {
+    // Where no variant is left, those that were tried are in the answer.
+    if (!(error instanceof MGFError) || error.code !== 'kernel' || rejections(gpu).length === 0) throw error;
+  }
 }
 
 function javascriptRuntime(): string {
@@ -103,6 +128,8 @@ export function formatInfo(info: Info): string {
     ['Runtime', `${adapter.runtime} under ${machine.javascript}`],
     ['Kernels', `${kernels.family} family: ${kernels.reason}`],
     ['Precision', `${info.precision.offered.join(' or ')}: ${info.precision.note}`],
+    ['Self-test', kernels.tested.length > 0 ? `${kernels.tested.join(', ')}: right` : 'no variant computes rightly'],
+    ...kernels.rejected.map(({ variant, reason }): [string, string] => ['', `${variant} ${reason}: not used`]),
     ['Subgroups', adapter.subgroupSize > 0 ? `${adapter.subgroupSize} lanes` : 'none of a fixed size'],
     ['Features', info.features.join(', ') || 'none'],
     ['Machine', `${machine.system}, ${machine.processor}, ${machine.threads} threads, ${bytes(machine.memory)}`],

@@ -3,13 +3,14 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { MGFError } from '../errors.ts';
-import { adapterOption, jsonOption, print } from './common.ts';
+import { adapterOption, jsonOption, print, withGpu } from './common.ts';
 import { benchCommand } from './bench.ts';
 import { conformanceCommand } from './conformance.ts';
 import { embedCommand } from './embed.ts';
 import { collectInfo, formatInfo } from './info.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { quickstartCommand } from './quickstart.ts';
+import { showTuning } from './tuning.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 
 /** Beside `dist/` in a checkout and in the installed package alike. */
@@ -21,9 +22,11 @@ function infoCommand(): Command {
   return new Command('info').summary('say which adapter, limits and kernels are used here, and what would be faster')
     .description('Opens the adapter that the other commands would take; prints its limits and features, which kernel family runs on it and why, '
       + 'and what to install to be faster.')
+    .option('--tune', 'show what pretrain and bench measured here about variants of matrix products')
     .addOption(adapterOption()).addOption(jsonOption())
-    .addHelpText('after', '\nExamples:\n  mgf info\n  mgf info --adapter lavapipe --json')
-    .action(async ({ adapter, json }: { adapter?: AdapterPreference; json?: boolean }) => {
+    .addHelpText('after', '\nExamples:\n  mgf info\n  mgf info --adapter lavapipe --json\n  mgf info --tune')
+    .action(async ({ adapter, json, tune }: { adapter?: AdapterPreference; json?: boolean; tune?: boolean }) => {
+      if (tune) return withGpu(adapter, (gpu) => showTuning(gpu, version(), Boolean(json)));
       const info = await collectInfo(adapter ? { adapter } : {});
       print(json ? JSON.stringify(info, null, 2) : formatInfo(info));
     });
@@ -34,7 +37,7 @@ function program(): Command {
     .usage('COMMAND [options]').helpCommand(false)
     .addHelpText('after', '\nStart with:\n  mgf quickstart               real speech, a small model, a report: under ten minutes\n'
       + '  mgf pretrain FOLDER --out runs/mine\n  mgf COMMAND --help           options and examples of a command');
-  for (const command of [quickstartCommand(), pretrainCommand(), embedCommand(), infoCommand(), conformanceCommand(), benchCommand(version())]) mgf.addCommand(command);
+  for (const command of [quickstartCommand(), pretrainCommand(version()), embedCommand(), infoCommand(), conformanceCommand(), benchCommand(version())]) mgf.addCommand(command);
   for (const command of [mgf, ...mgf.commands]) {
     command.exitOverride().configureOutput({
       outputError: (text, write) => write(text.replace(/^error: /, 'mgf: ')),

@@ -9,6 +9,7 @@ import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
 import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
+import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
@@ -24,11 +25,12 @@ interface Options {
   set?: string[];
   seed?: number;
   precision?: Precision;
+  tune: TuneMode;
   adapter?: AdapterPreference;
   json?: boolean;
 }
 
-export function pretrainCommand(): Command {
+export function pretrainCommand(version: string): Command {
   return new Command('pretrain').summary('pre-train a model on recordings')
     .description('Pre-trains MGF on recordings: a folder, a glob, an audio file, a TSV or CSV with a header, a fairseq .tsv or a NeMo JSONL manifest. '
       + 'The run\'s folder gets checkpoints, log.jsonl, TensorBoard event files, report.html and the list of skipped clips.')
@@ -41,7 +43,7 @@ export function pretrainCommand(): Command {
     .addOption(new Option('--minutes <n>', 'train for so long instead of a number of steps').argParser(positive))
     .addOption(new Option('--set <key=value>', 'set any field of the configuration; may be repeated').argParser(collect))
     .addOption(new Option('--seed <n>', 'seed of weights, order, crops, masks and dropout').argParser(seed))
-    .addOption(precisionOption()).addOption(adapterOption()).addOption(jsonOption())
+    .addOption(precisionOption()).addOption(tuneOption()).addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
 Examples:
   mgf pretrain recordings/ --preset micro-mel --out runs/first --minutes 20
@@ -49,7 +51,7 @@ Examples:
   mgf pretrain train.tsv --resume runs/tiny --steps 20000
 
 Ctrl-C finishes the step, saves, and says how to go on.`)
-    .action((data: string, options: Options) => runPretrain(data, options));
+    .action((data: string, options: Options) => runPretrain(data, options, version));
 }
 
 /** Reads `--config`, `--preset`, `--set` and their relatives; in this order, later ones win. */
@@ -91,7 +93,7 @@ async function resumedRun(resume: ResumePoint, options: Options): Promise<{ pres
   return { preset: resume.loop?.name ?? 'of another program', run };
 }
 
-async function runPretrain(data: string, options: Options): Promise<void> {
+async function runPretrain(data: string, options: Options, version: string): Promise<void> {
   // What can be refused without a device and without decoding anything, first.
   const manifest = await readManifest(data);
   const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume);
@@ -100,6 +102,7 @@ async function runPretrain(data: string, options: Options): Promise<void> {
   if (early !== undefined) await checkRunFolder(early, resume);
 
   await withGpu(options.adapter, async (gpu) => {
+    await useTuning(gpu, options.tune, version);
     chosen ??= await newRun(options, gpu.profile.kind === 'gpu' ? 'tiny' : 'micro-mel');
     const { preset, run } = chosen, out = early ?? join('runs', preset);
     const stream = options.json ? process.stderr : process.stdout;

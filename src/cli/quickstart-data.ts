@@ -6,11 +6,11 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { MGFError } from '../errors.ts';
+import { cacheFolder } from './common.ts';
 
 const run = promisify(execFile);
 
@@ -48,7 +48,7 @@ export interface PackageRights { licence: string; voice: string }
  * Throws `MGFError('data')` where there is no apt-get or no network, naming `--data FOLDER` as the way on.
  */
 export async function fetchQuickstartSpeech(options: QuickstartSpeechOptions = {}): Promise<QuickstartSpeech> {
-  const folder = options.cacheDir ?? join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'mgf-webgpu', 'speech');
+  const folder = options.cacheDir ?? cacheFolder('speech');
   const progress = options.onProgress ?? (() => {});
   const cached = await readCache(folder);
   if (cached) return cached;

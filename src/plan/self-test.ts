@@ -44,12 +44,16 @@ interface Verdict { readonly error: number; readonly reason: string | null }
 /** By what compileKernel returns, which is one promise for one text and device. */
 const verdicts = new WeakMap<Promise<Compiled>, Promise<Verdict>>();
 const rejected = new WeakMap<GPUDevice, Map<string, Rejection>>();
+const approved = new WeakMap<GPUDevice, Set<string>>();
 
 const rejectedOn = (gpu: Gpu): Map<string, Rejection> => {
   let found = rejected.get(gpu.device);
   if (!found) rejected.set(gpu.device, (found = new Map()));
   return found;
 };
+
+/** The variants that passed all their tests on this device so far. */
+export const approvals = (gpu: Gpu): readonly string[] => [...approved.get(gpu.device) ?? []].filter((variant) => !rejectedOn(gpu).has(variant)).sort();
 
 /** The variants that the self-test refused on this device so far. */
 export const rejections = (gpu: Gpu): readonly Rejection[] => [...rejectedOn(gpu).values()];
@@ -96,6 +100,7 @@ export async function selfTest(gpu: Gpu, dispatches: readonly Pick<Dispatch, 'ke
   for (const [compiling, { variant, kernel }] of used) {
     const { error, reason } = await verdicts.get(compiling)!;
     if (reason !== null) reject(gpu, { variant: variant!, kernel: kernel.name, error, reason });
+    else approved.set(gpu.device, (approved.get(gpu.device) ?? new Set()).add(variant!));
   }
 }
 

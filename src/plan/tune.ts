@@ -29,7 +29,7 @@ export interface TuneOptions {
   /** Before something is measured: for how many kinds of products. */
   readonly onStart?: (products: number) => void;
   /** After that, with all that is known now. */
-  readonly onMeasured?: (tuning: Tuning) => void;
+  readonly onMeasured?: (tuning: Tuning) => void | Promise<void>;
 }
 
 interface State { readonly choices: Map<string, Choice>; readonly options: TuneOptions; busy: Promise<void>; clock: 'timestamps' | 'wall' | null }
@@ -72,7 +72,7 @@ async function measureMissing(gpu: Gpu, state: State, adapter: AdapterProfile, c
   for (const [choice, variants] of ways) if (variants.size) state.choices.set(choice, await fastest(gpu, state, choice, variants));
   const failure = gpu.failure();
   if (failure) throw failure;
-  state.options.onMeasured?.(tuningOf(gpu)!);
+  await state.options.onMeasured?.(tuningOf(gpu)!);
 }
 
 /** By key and variant, the launches of the first product that has the key; only variants that pass their test. */
