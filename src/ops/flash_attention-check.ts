@@ -45,24 +45,24 @@ export function flashCheck(constants: Readonly<Record<string, number>>, result: 
   const outputs: Record<string, Float64Array> = result === 'y' ? { y: empty(size.y), logsumexp: empty(B * H * T) } : result === 'dq' ? { dq: empty(size.q) } : { dk: empty(size.k), ...(!JOINT && { dv: empty(size.k) }) };
   const dk = outputs['dk']!, dv = JOINT ? dk : outputs['dv']!;
   for (let b = 0; b < B; b++) for (let h = 0; h < H; h++) for (let r = 0; r < (result === 'dkv' ? S : T); r++) {
-    const computed = (r + 3 * h + b) % EVERY === 0, start = computed ? 0 : WRITTEN;
+    const computed = (r + 3 * h + b) % EVERY === 0, start = computed ? 0 : WRITTEN, queries = computed ? T : 0, keys = computed ? S : 0;
     if (result === 'dkv') {
       dk.fill(start, at.k(b, h, r), at.k(b, h, r) + D);
       dv.fill(start, at.v(b, h, r), at.v(b, h, r) + D);
-      for (let t = 0; computed && t < T; t++) {
+      for (let t = 0; t < queries; t++) {
         const { weight, slope, f } = pair(b, h, t, r);
         add(dk, at.k(b, h, r), alpha * slope, Q, at.q(b, h, t));
         add(dv, at.v(b, h, r), f * weight, dY, at.y(b, h, t));
       }
     } else if (result === 'dq') {
       outputs['dq']!.fill(start, at.q(b, h, r), at.q(b, h, r) + D);
-      for (let s = 0; computed && s < S; s++) add(outputs['dq']!, at.q(b, h, r), alpha * pair(b, h, r, s).slope, K, at.k(b, h, s));
+      for (let s = 0; s < keys; s++) add(outputs['dq']!, at.q(b, h, r), alpha * pair(b, h, r, s).slope, K, at.k(b, h, s));
     } else {
       outputs['y']!.fill(start, at.y(b, h, r), at.y(b, h, r) + D);
       let total = 0;
       for (let s = 0; s < S; s++) if (real(b, s)) total += Math.exp(alpha * dot(Q, at.q(b, h, r), K, at.k(b, h, s)));
       outputs['logsumexp']![(b * H + h) * T + r] = Math.log(total);
-      for (let s = 0; computed && s < S; s++) {
+      for (let s = 0; s < keys; s++) {
         if (real(b, s)) add(outputs['y']!, at.y(b, h, r), factor(b, h, r, s) * Math.exp(alpha * dot(Q, at.q(b, h, r), K, at.k(b, h, s))) / total, V, at.v(b, h, s));
       }
     }
