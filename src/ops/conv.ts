@@ -4,7 +4,7 @@ import { defineOp, kernel, type BackwardContext, type Dispatch } from '../graph/
 import narrowSource from '../../kernels/conv_narrow.wgsl';
 import narrowWeightSource from '../../kernels/conv_narrow_weight.wgsl';
 import { convWave, convWaveWeight } from './conv_wave.ts';
-import { gemm } from './gemm.ts';
+import { gemm, gemmSplit } from './gemm.ts';
 import { overElements } from './launch.ts';
 import { stridedCopy } from './layout.ts';
 import { columnSums } from './reduce.ts';
@@ -90,11 +90,11 @@ function convolveWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value)
   if (direct) return direct;
   if (groups === 1 && elements(dw.shape) <= NARROW_WEIGHTS) return narrowWeight(c, g, dy, x, dw);
   const sums = { k1: B, k2: T, aRow: Cout, aOuter: T * Cout, bK1: L * Cin };
-  if (dense(g)) return [gemm(c.adapter, { mode: 'tn', a: dy, b: x, c: dw, ...sums, m: Cout, n: K * Cin, bRow: g.stride * Cin, cRow: K * Cin })];
-  return [gemm(c.adapter, {
+  if (dense(g)) return gemmSplit(c, { mode: 'tn', a: dy, b: x, c: dw, ...sums, m: Cout, n: K * Cin, bRow: g.stride * Cin, cRow: K * Cin });
+  return gemmSplit(c, {
     mode: 'tn', a: dy, b: x, c: dw, ...sums, m: co, n: K * ci, batch: [groups, 1], aZ: [co, 0], bZ: [ci, 0], bRow: Cin,
     bPosition: { start: -g.padding, step: g.stride, tap: g.dilation, inner: ci, length: L }, cZ: [co * K * ci, 0], cRow: K * ci,
-  })];
+  });
 }
 
 interface ConvAttrs { stride: number; padding: number; dilation: number; groups: number; trim: number }
