@@ -25,7 +25,7 @@ const NAMES = {
     'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'tanh', 'weightNorm', 'zeroRows',
   ],
   optimisation: ['LossScaler', 'accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
-  programs: ['ParameterStore', 'Program', 'compile'],
+  programs: ['ParameterStore', 'Program', 'approvals', 'compile', 'rejections', 'startTuning', 'tuningOf'],
   mgf: [
     'Encoder', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
     'mgfParameters', 'parseConfig', 'parseRunConfig', 'parseTrainConfig', 'presetConfig', 'presetRunConfig', 'presetTrainConfig', 'pretrainingGraph',

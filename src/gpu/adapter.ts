@@ -36,8 +36,8 @@ export interface AdapterProfile {
   precision?: Precision;
   /** Kernel variants (`Dispatch.variant`) that ops must not take, such as those that computed wrongly on this device. */
   rejected?: ReadonlySet<string>;
-  /** The variant that was fastest on this adapter for a key (`Dispatch.choice`); undefined where nothing was measured. */
-  tuned?: (key: string) => string | undefined;
+  /** The one of these variants that was fastest on this adapter for a key (`Dispatch.choice`); undefined where nothing was measured. */
+  tuned?: (key: string, variants: readonly string[]) => string | undefined;
   /** Matrix units with f32 sums, where the device has `chromium-experimental-subgroup-matrix`. */
   matrixUnits?: readonly MatrixUnit[];
   /** Matrix products read their operands from images (src/plan/images.ts): where that is faster than from storage. */

@@ -1,10 +1,30 @@
 import type { AdapterProfile } from '../gpu/device.ts';
 import type { DType, Shape, Spec, Value } from './graph.ts';
 
-/** A kernel by name and template text; its bindings and uniform fields are read from the text (src/gpu/template.ts). */
-export interface Kernel { readonly name: string; readonly source: string }
+/** One launch of a kernel variant on a small problem, and what it must compute. */
+export interface KernelCheck {
+  /** Contents of the bindings that are read. */
+  readonly inputs: Readonly<Record<string, Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>>;
+  /** What the bindings that are written must hold: numbers, or one of the marks of src/ops/check.ts. */
+  readonly outputs: Readonly<Record<string, Float64Array>>;
+  readonly params: Readonly<Record<string, number>>;
+  readonly grid: readonly [number, number, number];
+  /** Largest |got - want| / (1 + |want|) that rounding explains. */
+  readonly tolerance: number;
+}
 
-export const kernel = (name: string, source: string): Kernel => ({ name, source });
+/** Makes the check of a variant from its template constants. */
+export type MakeCheck = (constants: Readonly<Record<string, number>>, adapter: AdapterProfile) => KernelCheck;
+
+/** A kernel by name and template text; its bindings and uniform fields are read from the text (src/gpu/template.ts). */
+export interface Kernel {
+  readonly name: string;
+  readonly source: string;
+  /** Makes the test that a variant of this kernel must pass before its first use on a device. For kernels that have an alternative. */
+  readonly check?: MakeCheck | undefined;
+}
+
+export const kernel = (name: string, source: string, check?: MakeCheck): Kernel => ({ name, source, check });
 
 /** A per-step number: its name in `program.step(inputs, scalars)`. It travels in the uniform buffer, never in the kernel text. */
 export interface Scalar { readonly scalar: string }

@@ -1,23 +1,9 @@
-import type { AdapterProfile } from '../gpu/device.ts';
-import { activationReference } from './activation.ts';
+import { activationReference } from './activation-reference.ts';
+
+export type { KernelCheck } from '../graph/op.ts';
 
 /** What a written element must hold after a check, besides a number: nothing was written; anything goes (padding); any finite number. */
 export const UNTOUCHED = NaN, ANYTHING = Infinity, WRITTEN = -Infinity;
-
-/** One launch of a kernel variant on a small problem, and what it must compute. */
-export interface KernelCheck {
-  /** Contents of the bindings that are read. */
-  readonly inputs: Readonly<Record<string, Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>>;
-  /** What the bindings that are written must hold: numbers, or one of the marks above. */
-  readonly outputs: Readonly<Record<string, Float64Array>>;
-  readonly params: Readonly<Record<string, number>>;
-  readonly grid: readonly [number, number, number];
-  /** Largest |got - want| / (1 + |want|) that rounding explains. */
-  readonly tolerance: number;
-}
-
-/** Makes the check of a variant from its template constants. */
-export type MakeCheck = (constants: Readonly<Record<string, number>>, adapter: AdapterProfile) => KernelCheck;
 
 /** Deterministic numbers in [-1, 1). */
 export function checkNumbers(n: number, seed: number): Float32Array<ArrayBuffer> {

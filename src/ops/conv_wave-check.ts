@@ -1,5 +1,5 @@
 import { checkNumbers, type KernelCheck } from './check.ts';
-import { waveLaunch, WAVE_BLOCK } from './conv_wave.ts';
+import { waveLaunch, WAVE_BLOCK } from './conv_wave-launch.ts';
 
 /** Two waveforms in runs of one block, the last one ragged, padded at both ends; outputs that end inside a second tile. `weight`: conv_wave_weight. */
 export function convWaveCheck(constants: Readonly<Record<string, number>>, weight: boolean): KernelCheck {

@@ -10,11 +10,12 @@ import { checkMask, headsFirst, merged, packedSizes, part, separate, type Operan
 import * as scored from './attention_scores.ts';
 import { dropoutParams, type DropoutAttrs } from './dropout.ts';
 import { ceilDiv, overElements } from './launch.ts';
+import { flashCheck } from './flash_attention-check.ts';
 
-const FORWARD = kernel('flash_attention', forwardSource);
+const FORWARD = kernel('flash_attention', forwardSource, (c) => flashCheck(c, 'y'));
 const ROWS = kernel('flash_attention_rows', rowsSource);
-const DQ = kernel('flash_attention_dq', dqSource);
-const DKV = kernel('flash_attention_dkv', dkvSource);
+const DQ = kernel('flash_attention_dq', dqSource, (c) => flashCheck(c, 'dq'));
+const DKV = kernel('flash_attention_dkv', dkvSource, (c) => flashCheck(c, 'dkv'));
 
 /** The three of them stand or fall together. */
 const VARIANT = FORWARD.name;

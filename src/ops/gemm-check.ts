@@ -1,4 +1,4 @@
-import { activationReference } from './activation.ts';
+import { activationReference } from './activation-reference.ts';
 import { ANYTHING, checkNumbers, geluSlope, UNTOUCHED, WRITTEN, type KernelCheck } from './check.ts';
 import { ceilDiv, tiles } from './launch.ts';
 

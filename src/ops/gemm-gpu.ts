@@ -6,6 +6,7 @@ import reduceSource from '../../kernels/gemm_reduce.wgsl';
 import tileSource from '../../kernels/gemm_tile.wgsl';
 import type { Product } from './gemm.ts';
 import { ceilDiv, spread, tiles } from './launch.ts';
+import { gemmCheck } from './gemm-check.ts';
 
 /** One way to compute a matrix product on a GPU. Every variant is right for every product that it fits; they differ in speed. */
 export interface GpuVariant {
@@ -26,8 +27,8 @@ interface Variant extends GpuVariant, Tile {
   constants(adapter: AdapterProfile, product: Product): Record<string, number>;
 }
 
-const TILE = kernel('gemm_tile', tileSource);
-const MATRIX = kernel('gemm_matrix', matrixSource);
+const TILE = kernel('gemm_tile', tileSource, (c) => gemmCheck(c, c['BM']!, c['BN']!));
+const MATRIX = kernel('gemm_matrix', matrixSource, (c) => gemmCheck(c, c['BM']!, c['BN']!));
 const REDUCE = kernel('gemm_reduce', reduceSource);
 
 /** How operands are staged. `natural`: each in the order that memory has it, else k-major. */
@@ -174,7 +175,7 @@ function split(variant: Variant, adapter: AdapterProfile, product: Product): Cho
 }
 
 function choose(adapter: AdapterProfile, product: Product, key: string, weigh: (v: Variant) => Choice): Choice {
-  const candidates = usable(adapter, product), tuned = adapter.tuned?.(key), known = candidates.find(({ name }) => name === tuned);
+  const candidates = usable(adapter, product), tuned = adapter.tuned?.(key, candidates.map((v) => v.name)), known = candidates.find(({ name }) => name === tuned);
   return known ? weigh(known) : candidates.map(weigh).reduce((best, c) => (c.time < best.time ? c : best));
 }
 

@@ -6,9 +6,10 @@ import rowsSource from '../../kernels/gemm_rows.wgsl';
 import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
 import { gpuProduct, gpuProducts } from './gemm-gpu.ts';
 import { ceilDiv, tiles } from './launch.ts';
+import { gemmCheck } from './gemm-check.ts';
 
-const SUBGROUP = kernel('gemm_subgroup', subgroupSource);
-const ROWS = kernel('gemm_rows', rowsSource);
+const SUBGROUP = kernel('gemm_subgroup', subgroupSource, (c, { subgroupSize }) => gemmCheck(c, c['TM']!, 4 * subgroupSize));
+const ROWS = kernel('gemm_rows', rowsSource, (c, { subgroupSize }) => gemmCheck(c, 4 * subgroupSize, c['TN']!, c['TN']! / 4));
 
 /**
  * C[z] = epilogue(alpha * sum over (k1, k2) of A[z] B[z]); see kernels/lib/gemm.wgsl for what the addresses mean. All strides and offsets in elements.

@@ -1,4 +1,4 @@
-import { activationReference } from './activation.ts';
+import { activationReference } from './activation-reference.ts';
 import { checkNumbers, geluSlope, type KernelCheck } from './check.ts';
 import { ceilDiv, spread } from './launch.ts';
 

@@ -11,12 +11,13 @@ import forwardSource from '../../kernels/layer_norm.wgsl';
 import { ceilDiv, overRows, spread } from './launch.ts';
 import { columnSums, overItems } from './reduce.ts';
 import { rowLayout } from './rows.ts';
+import { layerNormCheck } from './layer_norm-check.ts';
 
 const FORWARD = kernel('layer_norm', forwardSource);
 const BACKWARD = kernel('layer_norm_backward', backwardSource);
-const SUBGROUP = kernel('layer_norm_subgroup', subgroupSource);
-const WALK = kernel('layer_norm_walk', walkSource);
-const SUBGROUP_BACKWARD = kernel('layer_norm_subgroup_backward', subgroupBackwardSource);
+const SUBGROUP = kernel('layer_norm_subgroup', subgroupSource, (c) => layerNormCheck(c, false));
+const WALK = kernel('layer_norm_walk', walkSource, (c) => layerNormCheck(c, false));
+const SUBGROUP_BACKWARD = kernel('layer_norm_subgroup_backward', subgroupBackwardSource, (c) => layerNormCheck(c, true));
 const COLUMNS = kernel('layer_norm_columns', columnsSource);
 
 interface Attrs { eps: number; activation: 'none' | 'gelu' }

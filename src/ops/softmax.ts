@@ -5,9 +5,10 @@ import { elements, f32, type Value } from '../graph/graph.ts';
 import { defineOp, imageable, kernel, type Dispatch, type Kernel } from '../graph/op.ts';
 import type { AdapterProfile } from '../gpu/device.ts';
 import { ceilDiv, overRows, spread } from './launch.ts';
+import { softmaxCheck } from './softmax-check.ts';
 
 const forwardKernel = kernel('softmax', forwardText);
-const subgroupKernel = kernel('softmax_subgroup', subgroupText);
+const subgroupKernel = kernel('softmax_subgroup', subgroupText, softmaxCheck);
 const backwardKernel = kernel('softmax_backward', backwardText);
 
 /** A launch over the rows of the last axis, in vec4s where they are a multiple of 4 long. */

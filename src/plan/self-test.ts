@@ -3,31 +3,9 @@ import { MGFError } from '../errors.ts';
 import type { AdapterProfile, Gpu } from '../gpu/device.ts';
 import { BufferUsage, MapMode, TextureUsage } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
-import type { Dispatch } from '../graph/op.ts';
-import { ANYTHING, WRITTEN, type KernelCheck, type MakeCheck } from '../ops/check.ts';
-import { flashCheck } from '../ops/flash_attention-check.ts';
-import { convWaveCheck } from '../ops/conv_wave-check.ts';
-import { gemmCheck } from '../ops/gemm-check.ts';
-import { layerNormCheck } from '../ops/layer_norm-check.ts';
-import { softmaxCheck } from '../ops/softmax-check.ts';
+import type { Dispatch, KernelCheck } from '../graph/op.ts';
+import { ANYTHING, WRITTEN } from '../ops/check.ts';
 import { writeField } from './storage.ts';
-
-/** The checks by kernel: every kernel that has an alternative. */
-export const CHECKS: Readonly<Record<string, MakeCheck>> = {
-  gemm_subgroup: (c, { subgroupSize }) => gemmCheck(c, c['TM']!, 4 * subgroupSize),
-  gemm_rows: (c, { subgroupSize }) => gemmCheck(c, 4 * subgroupSize, c['TN']!, c['TN']! / 4),
-  gemm_tile: (c) => gemmCheck(c, c['BM']!, c['BN']!),
-  gemm_matrix: (c) => gemmCheck(c, c['BM']!, c['BN']!),
-  softmax_subgroup: softmaxCheck,
-  flash_attention: (c) => flashCheck(c, 'y'),
-  flash_attention_dq: (c) => flashCheck(c, 'dq'),
-  flash_attention_dkv: (c) => flashCheck(c, 'dkv'),
-  conv_wave: (c) => convWaveCheck(c, false),
-  conv_wave_weight: (c) => convWaveCheck(c, true),
-  layer_norm_subgroup: (c) => layerNormCheck(c, false),
-  layer_norm_walk: (c) => layerNormCheck(c, false),
-  layer_norm_subgroup_backward: (c) => layerNormCheck(c, true),
-};
 
 /** A variant that is not used on a device. */
 export interface Rejection {
@@ -87,10 +65,10 @@ export async function withoutWrongVariants<T extends { readonly dispatches: read
  * programs use. Throws what the device reported meanwhile ('device-lost', 'out-of-memory').
  */
 export async function selfTest(gpu: Gpu, dispatches: readonly Pick<Dispatch, 'kernel' | 'constants' | 'variant'>[]): Promise<void> {
-  const variants = dispatches.filter((d) => d.variant !== undefined && CHECKS[d.kernel.name]);
+  const variants = dispatches.filter((d) => d.variant !== undefined && d.kernel.check);
   const used = new Map(variants.map((d) => [compileKernel(gpu, d.kernel, d.constants), d]));
   // What a check must give is worked out while the compiler works.
-  const fresh = [...used].filter(([compiling]) => !verdicts.has(compiling)).map(([compiling, d]) => ({ compiling, check: CHECKS[d.kernel.name]!(d.constants ?? {}, gpu.profile) }));
+  const fresh = [...used].filter(([compiling]) => !verdicts.has(compiling)).map(([compiling, d]) => ({ compiling, check: d.kernel.check!(d.constants ?? {}, gpu.profile) }));
   if (fresh.length) {
     const results = runChecks(gpu, fresh);
     fresh.forEach(({ compiling }, i) => verdicts.set(compiling, results.then((all) => all[i]!)));

@@ -5,7 +5,6 @@ import { compileKernel } from '../gpu/pipelines.ts';
 import type { Value } from '../graph/graph.ts';
 import type { Dispatch, View } from '../graph/op.ts';
 import { checkNumbers } from '../ops/check.ts';
-import { GPU_VARIANTS } from '../ops/gemm-gpu.ts';
 import { readRegion } from './program.ts';
 import { rejections, selfTest } from './self-test.ts';
 import { byteSize, writeField } from './storage.ts';
@@ -63,11 +62,11 @@ export async function tune(gpu: Gpu, adapter: AdapterProfile, collect: Collect):
 }
 
 async function measureMissing(gpu: Gpu, state: State, adapter: AdapterProfile, collect: Collect): Promise<void> {
-  const asked = new Set<string>();
-  collect({ ...adapter, tuned: (key) => { asked.add(key); return state.choices.get(key)?.variant; } });
-  const missing = [...asked].filter((key) => !state.choices.has(key));
+  const asked = new Map<string, readonly string[]>();
+  collect({ ...adapter, tuned: (key, variants) => { asked.set(key, variants); return state.choices.get(key)?.variant; } });
+  const missing = [...asked.keys()].filter((key) => !state.choices.has(key));
   if (!missing.length) return;
-  const ways = await candidates(gpu, adapter, collect, new Set(missing));
+  const ways = await candidates(gpu, adapter, collect, new Set(missing), new Set(missing.flatMap((key) => asked.get(key)!)));
   state.options.onStart?.(missing.length);
   for (const [choice, variants] of ways) if (variants.size) state.choices.set(choice, await fastest(gpu, state, choice, variants));
   const failure = gpu.failure();
@@ -76,9 +75,11 @@ async function measureMissing(gpu: Gpu, state: State, adapter: AdapterProfile, c
 }
 
 /** By key and variant, the launches of the first product that has the key; only variants that pass their test. */
-async function candidates(gpu: Gpu, adapter: AdapterProfile, collect: Collect, keys: ReadonlySet<string>): Promise<Map<string, Map<string, Dispatch[]>>> {
+async function candidates(
+  gpu: Gpu, adapter: AdapterProfile, collect: Collect, keys: ReadonlySet<string>, names: ReadonlySet<string>,
+): Promise<Map<string, Map<string, Dispatch[]>>> {
   const ways = new Map<string, Map<string, Dispatch[]>>();
-  for (const { name } of GPU_VARIANTS) {
+  for (const name of names) {
     const { dispatches } = collect({ ...adapter, rejected: new Set([...adapter.rejected ?? [], ...rejections(gpu).map((r) => r.variant)]), tuned: () => name });
     dispatches.forEach((d, i) => {
       if (d.variant !== name || d.choice === undefined || !keys.has(d.choice) || ways.get(d.choice)?.has(name)) return;
