@@ -2,12 +2,21 @@
 // Candidate 0 is the positive, z at the anchor's own frame; 1 .. K are its negatives. Columns K + 1 .. stride - 1 are filled with -1e30.
 // An invocation owns J candidates of one anchor, so that every load of c serves J products. Both families.
 // c, z [frames, width] in vec4s where VEC; inverse [2 frames]: of c's norms, then of z's (row_inverse_norms.wgsl).
-// Grid: anchors * stride / J invocations.
+// IMAGE: c and z are read from their images (src/plan/images.ts). Grid: anchors * stride / J invocations.
 #include "lib/invocation.wgsl"
 #include "lib/vec.wgsl"
 struct P { anchors: u32, frames: u32, negatives: u32, width: u32, stride: u32, inverse_temperature: f32 }
+#if IMAGE
+@group(0) @binding(0) var c: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(1) var z: texture_storage_2d<rgba32float, read>;
+fn c_at(i: u32) -> V { return textureLoad(c, vec2u(i & 1023u, i >> 10u)); }
+fn z_at(i: u32) -> V { return textureLoad(z, vec2u(i & 1023u, i >> 10u)); }
+#else
 @group(0) @binding(0) var<storage, read> c: array<V>;
 @group(0) @binding(1) var<storage, read> z: array<V>;
+fn c_at(i: u32) -> V { return c[i]; }
+fn z_at(i: u32) -> V { return z[i]; }
+#end
 @group(0) @binding(2) var<storage, read> inverse: array<f32>;
 @group(0) @binding(3) var<storage, read> anchor: array<i32>;
 @group(0) @binding(4) var<storage, read> negatives: array<i32>;
@@ -27,16 +36,17 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) local:
   if (n >= p.anchors) { return; }
   let first = (id % groups) * ${J}u;
   let frame = u32(anchor[n]);
-  let row = frame * p.width;
+  let width = p.width;
+  let row = frame * width;
 #for j in 0..J
   let f${j} = candidate(n, first + ${j}u);
-  let z${j} = f${j} * p.width;
+  let z${j} = f${j} * width;
   var a${j} = V();
 #end
-  for (var i = 0u; i < p.width; i++) {
-    let v = c[row + i];
+  for (var i = 0u; i < width; i++) {
+    let v = c_at(row + i);
 #for j in 0..J
-    a${j} = fma(v, z[z${j} + i], a${j});
+    a${j} = fma(v, z_at(z${j} + i), a${j});
 #end
   }
   let own = inverse[frame];

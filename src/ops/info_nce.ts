@@ -8,7 +8,7 @@ import rowsText from '../../kernels/info_nce_rows.wgsl';
 import { MGFError } from '../errors.ts';
 import type { AdapterProfile } from '../gpu/device.ts';
 import { elements, f32, formatShape, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch } from '../graph/op.ts';
+import { defineOp, imageable, kernel, type Dispatch } from '../graph/op.ts';
 import { ceilDiv, overRows } from './launch.ts';
 import { overItems, totals } from './reduce.ts';
 
@@ -19,6 +19,9 @@ const coefficientsKernel = kernel('info_nce_coefficients', coefficientsText);
 const indexKernel = kernel('info_nce_index', indexText);
 const scanKernel = kernel('exclusive_scan', scanText);
 const gatherKernel = kernel('info_nce_gather', gatherText);
+
+/** Whether vectors are read from images. */
+const image = (adapter: AdapterProfile, VEC: number, ...tensors: Value[]): number => Number(Boolean(adapter.images && VEC && tensors.every((x) => imageable(x.shape))));
 
 interface InfoNCEAttrs { readonly temperature: number }
 
@@ -67,7 +70,7 @@ export const maskedInfoNceOp = defineOp<InfoNCEAttrs>({
     return [
       inverseNorms(adapter, c, z, F, P, inverse),
       {
-        kernel: logitsKernel, constants: { ...products.constants, VEC, J }, grid: products.grid, bind: { c, z, inverse, anchor, negatives, logits },
+        kernel: logitsKernel, constants: { ...products.constants, VEC, J, IMAGE: image(adapter, VEC, c, z) }, grid: products.grid, bind: { c, z, inverse, anchor, negatives, logits },
         params: { anchors: N, frames: F, negatives: K, width, stride, inverse_temperature: 1 / ctx.attrs.temperature },
       },
       {
@@ -100,7 +103,7 @@ export const maskedInfoNceOp = defineOp<InfoNCEAttrs>({
     };
     const CH = adapter.family === 'cpu' ? 4 : 1, gathers = overItems(F * ceilDiv(width, CH), adapter);
     const gather = (SIDE: number, bind: Record<string, Value>): Dispatch => ({
-      kernel: gatherKernel, constants: { ...gathers.constants, VEC, SIDE, CH }, grid: gathers.grid, bind: { offsets, list, inverse, ...bind },
+      kernel: gatherKernel, constants: { ...gathers.constants, VEC, SIDE, CH, IMAGE: image(adapter, VEC, c, z) }, grid: gathers.grid, bind: { offsets, list, inverse, ...bind },
       params: { frames: F, candidates: K + 1, stride, width },
     });
     const dc = ctx.grad(0), dz = ctx.grad(1);
