@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { create } from 'webgpu';
-import { test } from 'uvu';
+import { test as every } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { CaseBuilder } from '../src/conformance/case.ts';
 import { runCase } from '../src/conformance/run.ts';
@@ -15,10 +15,12 @@ import { wantsFlash } from '../src/mgf/network.ts';
 import { presetConfig } from '../src/mgf/presets.ts';
 import { mseLoss } from '../src/ops/loss.ts';
 import { compile } from '../src/plan/compile.ts';
-import { openTestGpu } from './gpu.ts';
+import { openTestGpu, slowToCompile } from './gpu.ts';
 import { distance, failsWith, noise, run, speechLike, type Floats, type Result, type Tensor } from './harness.ts';
 
 const gpu = await openTestGpu();
+const slow = slowToCompile(gpu), test = slow ? Object.assign(every.skip, { skip: every.skip }) : every;
+if (slow) console.log(`skipped: ${slow}`);
 /** Compiles without running; to be held for as long as anything of it is in use. */
 const dawn = create(['backend=null']);
 
@@ -207,4 +209,4 @@ test('every head size, with and without mask, dropout and f16, compiles within t
   device.destroy();
 });
 
-test.run();
+every.run();

@@ -11,7 +11,7 @@ import { compile } from '../src/plan/compile.ts';
 import type { AdapterProfile, MatrixUnit } from '../src/gpu/adapter.ts';
 import { openGpu, type Gpu, type Precision } from '../src/gpu/device.ts';
 import type { Region } from '../src/plan/storage.ts';
-import { openTestGpu } from './gpu.ts';
+import { openTestGpu, slowToCompile } from './gpu.ts';
 import { distance, filled, noise, type Floats } from './harness.ts';
 
 const gpu = await openTestGpu();
@@ -200,8 +200,7 @@ const runs: Readonly<Record<string, readonly Case[]>> = {
 for (const [name, chosen] of Object.entries(runs)) {
   const on = forced(gpu, name, 32), known = GPU_VARIANTS.find((v) => v.name === name);
   assert.ok(known, name);
-  const why = gpu.profile.software === 'swiftshader' && name !== 'tile-32x32' ? 'SwiftShader takes minutes for large workgroups'
-    : known.supports(on.profile) ? null : 'the device has no shader-f16, or too small workgroups';
+  const why = slowToCompile(gpu) ?? (known.supports(on.profile) ? null : 'the device has no shader-f16, or too small workgroups');
   if (why) test.skip(`${name} is not run: ${why}`, () => undefined);
   else test(`${name}${name.startsWith('matrix') ? ', its matrix units emulated,' : ''} agrees with float64`, () => agrees(name, chosen));
 }
@@ -234,7 +233,7 @@ test('every variant compiles in every mode, with vec4s and without, and within t
 function choice(m: number, n: number, k2: number, profile: Partial<AdapterProfile> = {}, more: Partial<Gemm> = {}): Dispatch {
   const g = new Graph(), a = g.state('a', [m, k2]), b = g.state('b', [n, k2]), c = g.state('c', [m, n]);
   const limits = { ...gpu.profile.limits, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 };
-  return gemm({ ...gpu.profile, family: 'gpu', features: new Set(), limits, ...profile }, { mode: 'nt', a, b, c, m, n, k2, aRow: k2, bRow: k2, cRow: n, ...more });
+  return gemm({ ...gpu.profile, kind: 'gpu', family: 'gpu', features: new Set(), limits, ...profile }, { mode: 'nt', a, b, c, m, n, k2, aRow: k2, bRow: k2, cRow: n, ...more });
 }
 const half16 = { precision: 'f16', features: new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']), subgroupSize: 32 } as const;
 const units: readonly MatrixUnit[] = [{ type: 'f16', M: 16, N: 16, K: 16 }];

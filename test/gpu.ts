@@ -23,3 +23,6 @@ async function open(): Promise<Gpu> {
   console.log(`adapter: ${gpu.profile.name} (${gpu.profile.runtime}, ${gpu.profile.family} kernels)`);
   return gpu;
 }
+
+/** Why the kernels for GPUs are not run on this adapter, or null: SwiftShader needs up to a minute to compile one that has barriers. */
+export const slowToCompile = (gpu: Gpu): string | null => (gpu.profile.software === 'swiftshader' ? 'SwiftShader takes minutes to compile kernels for GPUs' : null);

@@ -9,12 +9,12 @@ import { linear, linearReference } from '../src/ops/linear.ts';
 import { matmul, matmulReference } from '../src/ops/matmul.ts';
 import { compile } from '../src/plan/compile.ts';
 import type { Gpu } from '../src/gpu/device.ts';
-import { openTestGpu } from './gpu.ts';
+import { openTestGpu, slowToCompile } from './gpu.ts';
 import { check, distance, noise, run, withFamily, type Case, type Tensor } from './harness.ts';
 
 const gpu = await openTestGpu();
 /** The shared-memory family, which is slow to compile on CPU adapters: it gets the cases that differ in kind. */
-const tiles: [string, Gpu][] = gpu.profile.family === 'cpu' ? [['shared-memory tiles', withFamily(gpu, 'gpu')]] : [];
+const tiles: [string, Gpu][] = gpu.profile.family === 'cpu' && !slowToCompile(gpu) ? [['shared-memory tiles', withFamily(gpu, 'gpu')]] : [];
 const usual: [string, Gpu] = ['', gpu];
 
 const tensor = (shape: readonly number[], seed: number, scale = 1): Tensor => ({ shape, data: noise(shape.reduce((a, b) => a * b, 1), seed, scale) });

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
+import { test as every } from 'uvu';
 import * as assert from 'uvu/assert';
 import { formatTuning, readTuning, tuneInto, tuningFile } from '../src/cli/tuning.ts';
 import { useDawn } from '../src/gpu/dawn.ts';
@@ -12,7 +12,7 @@ import { matmul } from '../src/ops/matmul.ts';
 import { compile } from '../src/plan/compile.ts';
 import { rejections } from '../src/plan/self-test.ts';
 import { startTuning, tuningOf, type Candidate, type Tuning } from '../src/plan/tune.ts';
-import { testAdapter } from './gpu.ts';
+import { testAdapter, slowToCompile } from './gpu.ts';
 import { distance, noise } from './harness.ts';
 
 useDawn();
@@ -46,6 +46,8 @@ const fixed = (asked: string[]) => (c: Candidate): Promise<number> => {
 
 /** Tuning starts anew on it in each test. */
 const gpu = await open();
+const slow = slowToCompile(gpu), test = slow ? Object.assign(every.skip, { skip: every.skip }) : every;
+if (slow) console.log(`skipped: ${slow}`);
 
 test('without tuning the estimate decides, and nothing is measured', async () => {
   assert.is(tuningOf(gpu), null);
@@ -123,4 +125,4 @@ test('the command line keeps what was measured in a file, for this adapter, driv
   rmSync(folder, { recursive: true });
 });
 
-test.run();
+every.run();

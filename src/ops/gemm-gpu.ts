@@ -174,9 +174,14 @@ function split(variant: Variant, adapter: AdapterProfile, product: Product): Cho
   return best;
 }
 
+const SOFTWARE_TILE = 'tile-32x32';
+
 function choose(adapter: AdapterProfile, product: Product, key: string, weigh: (v: Variant) => Choice): Choice {
   const candidates = usable(adapter, product), tuned = adapter.tuned?.(key, candidates.map((v) => v.name)), known = candidates.find(({ name }) => name === tuned);
-  return known ? weigh(known) : candidates.map(weigh).reduce((best, c) => (c.time < best.time ? c : best));
+  if (known) return weigh(known);
+  // Software adapters that lack subgroups compile these kernels slowly and gain nothing from the others: one small tile does for all.
+  if (adapter.kind === 'cpu') return estimate(candidates.find(({ name }) => name === SOFTWARE_TILE) ?? candidates[0]!, adapter, product, 1);
+  return candidates.map(weigh).reduce((best, c) => (c.time < best.time ? c : best));
 }
 
 /** The dispatch of a matrix product for GPUs: by the variant that was fastest, or the one that should be. */
