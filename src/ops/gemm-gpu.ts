@@ -180,7 +180,10 @@ function choose(adapter: AdapterProfile, product: Product, key: string, weigh: (
   const candidates = usable(adapter, product), tuned = adapter.tuned?.(key, candidates.map((v) => v.name)), known = candidates.find(({ name }) => name === tuned);
   if (known) return weigh(known);
   // Software adapters that lack subgroups compile these kernels slowly and gain nothing from the others: one small tile does for all.
-  if (adapter.kind === 'cpu') return estimate(candidates.find(({ name }) => name === SOFTWARE_TILE) ?? candidates[0]!, adapter, product, 1);
+  if (adapter.kind === 'cpu') {
+    const name = halfPrecision(adapter) && !product.gemm.exact ? `${SOFTWARE_TILE}-f16` : SOFTWARE_TILE;
+    return estimate(candidates.find((v) => v.name === name) ?? candidates[0]!, adapter, product, 1);
+  }
   return candidates.map(weigh).reduce((best, c) => (c.time < best.time ? c : best));
 }
 
