@@ -16,7 +16,7 @@ enable subgroups;
 
 fn w_at(i: i32) -> vec4f {
 #if W_IMAGE
-  return textureLoad(w, vec2i(i & 1023, i >> 10u));
+  return textureLoad(w, texel(u32(i)));
 #else
   return w[i];
 #end

@@ -13,7 +13,7 @@ enable subgroups;
 
 fn dy_at(i: i32) -> vec4f {
 #if Y_IMAGE
-  return textureLoad(dy, vec2i(i & 1023, i >> 10u));
+  return textureLoad(dy, texel(u32(i)));
 #else
   return dy[i];
 #end

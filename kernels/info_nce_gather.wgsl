@@ -3,6 +3,7 @@
 // z: its pairs are offsets[f] .. of the list. c: its anchors are offsets[F + f] .. of the list, and an anchor's pairs are a row of `pairs`.
 // An invocation owns CH vec4s (f32s without VEC) of one row. Both families. IMAGE: the other vectors are read from their image. Grid: frames * ceil(width / CH) invocations. See info_nce_index.wgsl.
 #include "lib/invocation.wgsl"
+#include "lib/image.wgsl"
 #include "lib/vec.wgsl"
 struct P { frames: u32, candidates: u32, stride: u32, width: u32 }
 @group(0) @binding(0) var<storage, read> offsets: array<u32>;
@@ -13,7 +14,7 @@ struct P { frames: u32, candidates: u32, stride: u32, width: u32 }
 @group(0) @binding(3) var<storage, read> own: array<V>;
 #if IMAGE
 @group(0) @binding(4) var other: texture_storage_2d<rgba32float, read>;
-fn other_at(i: u32) -> V { return textureLoad(other, vec2u(i & 1023u, i >> 10u)); }
+fn other_at(i: u32) -> V { return textureLoad(other, texel(i)); }
 #else
 @group(0) @binding(4) var<storage, read> other: array<V>;
 fn other_at(i: u32) -> V { return other[i]; }

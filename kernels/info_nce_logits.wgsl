@@ -4,13 +4,14 @@
 // c, z [frames, width] in vec4s where VEC; inverse [2 frames]: of c's norms, then of z's (row_inverse_norms.wgsl).
 // IMAGE: c and z are read from their images (src/plan/images.ts). Grid: anchors * stride / J invocations.
 #include "lib/invocation.wgsl"
+#include "lib/image.wgsl"
 #include "lib/vec.wgsl"
 struct P { anchors: u32, frames: u32, negatives: u32, width: u32, stride: u32, inverse_temperature: f32 }
 #if IMAGE
 @group(0) @binding(0) var c: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(1) var z: texture_storage_2d<rgba32float, read>;
-fn c_at(i: u32) -> V { return textureLoad(c, vec2u(i & 1023u, i >> 10u)); }
-fn z_at(i: u32) -> V { return textureLoad(z, vec2u(i & 1023u, i >> 10u)); }
+fn c_at(i: u32) -> V { return textureLoad(c, texel(i)); }
+fn z_at(i: u32) -> V { return textureLoad(z, texel(i)); }
 #else
 @group(0) @binding(0) var<storage, read> c: array<V>;
 @group(0) @binding(1) var<storage, read> z: array<V>;

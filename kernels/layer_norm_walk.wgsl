@@ -3,11 +3,12 @@
 // IMAGE: x is read from its image (src/plan/images.ts). Grid: one workgroup of one subgroup per block of rows.
 enable subgroups;
 #include "lib/gelu.wgsl"
+#include "lib/image.wgsl"
 #include "lib/lanes.wgsl"
 struct P { rows: u32, block: u32, width: u32, eps: f32 }
 #if IMAGE
 @group(0) @binding(0) var x: texture_storage_2d<rgba32float, read>;
-fn x_at(i: u32) -> vec4f { return textureLoad(x, vec2u(i & 1023u, i >> 10u)); }
+fn x_at(i: u32) -> vec4f { return textureLoad(x, texel(i)); }
 #else
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 fn x_at(i: u32) -> vec4f { return x[i]; }

@@ -2,6 +2,7 @@
 // The samples of a block are spread over the lanes of a subgroup, in vec4s where VEC, and subgroupBroadcast hands each to all lanes. So that lane and
 // component are constants, K, the stride S and PHASE (samples between the start of the vec4 that a block begins in and the block's first) are.
 // row: vec4s (VEC) or samples from one b to the next. first: where block 0 begins, in the same unit. run: steps a workgroup walks, whole blocks. taps: K.
+#include "lib/image.wgsl"
 struct P { L: i32, row: i32, first: i32, T: i32, co: i32, run: i32, taps: i32 }
 @group(0) @binding(0) var<uniform> p: P;
 #if X_IMAGE
@@ -21,7 +22,7 @@ fn samples(row: i32, i: i32, L: i32) -> vec4f {
   let positions = vec4i(4 * i) + vec4i(0, 1, 2, 3);
   let inside = (positions >= vec4i(0)) & (positions < vec4i(L));
 #if X_IMAGE
-  return select(vec4f(), textureLoad(x, vec2i(at & 1023, at >> 10u)), inside);
+  return select(vec4f(), textureLoad(x, texel(u32(at))), inside);
 #else
   return select(vec4f(), x[at], inside);
 #end

@@ -1,55 +1,22 @@
 /** Where a program's time goes: milliseconds of every dispatch, and what each of them had to compute and move. */
 import type { Gpu } from '../gpu/device.ts';
 import type { Node } from '../graph/graph.ts';
-import { BufferUsage } from '../gpu/flags.ts';
 import { copyToImage } from '../plan/images.ts';
-import { readRegion, type PlannedDispatch, type Program } from '../plan/program.ts';
+import type { PlannedDispatch, Profiled, Program } from '../plan/program.ts';
 import { byteSize } from '../plan/storage.ts';
 import { ofCeiling, type Ceilings } from './ceilings.ts';
 import { statistics, type Timing } from './statistics.ts';
 
-/** Milliseconds of one dispatch, and of the copies into images that its kernel reads, which are made just before it. */
-export interface Profiled { readonly dispatch: PlannedDispatch; readonly ms: number; readonly copyMs: number }
 export type Profile = readonly Profiled[];
 
 /**
  * Milliseconds of each dispatch of a program that has run before (its inputs and scalars stay in place): timestamps where the device has them, a pass each,
  * otherwise each dispatch is submitted alone and timed by the wall clock, less what an empty submission takes.
  */
-export const profileProgram = (gpu: Gpu, program: Program): Promise<Profile> => (gpu.device.features.has('timestamp-query') ? byTimestamps : byWallClock)(gpu, program.dispatches);
+export const profileProgram = (gpu: Gpu, program: Program): Promise<Profile> => (gpu.device.features.has('timestamp-query') ? program.profile() : byWallClock(gpu, program.dispatches));
 
 /** Milliseconds of a whole run, the same way. */
 export const deviceTime = async (gpu: Gpu, program: Program): Promise<number> => (await profileProgram(gpu, program)).reduce((sum, { ms, copyMs }) => sum + ms + copyMs, 0);
-
-/** Queries of a set, by the specification. */
-const QUERIES = 4096;
-
-async function byTimestamps(gpu: Gpu, dispatches: readonly PlannedDispatch[]): Promise<Profile> {
-  const { device } = gpu, count = 4 * dispatches.length;
-  const sets = Array.from({ length: Math.ceil(count / QUERIES) }, (_, i) => device.createQuerySet({ type: 'timestamp', count: Math.min(QUERIES, count - i * QUERIES) }));
-  const resolved = device.createBuffer({ size: 8 * count, usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC }), encoder = device.createCommandEncoder();
-  const begin = (i: number): GPUComputePassEncoder =>
-    encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor(i / QUERIES)]!, beginningOfPassWriteIndex: i % QUERIES, endOfPassWriteIndex: (i % QUERIES) + 1 } });
-  dispatches.forEach((d, i) => {
-    // Copies have no timestamps of their own: they lie between an empty pass and the dispatch's.
-    if (d.copies.length) {
-      begin(4 * i).end();
-      for (const copy of d.copies) copyToImage(encoder, copy);
-    }
-    const pass = begin(4 * i + 2);
-    pass.setPipeline(d.pipeline);
-    pass.setBindGroup(0, d.group);
-    pass.dispatchWorkgroups(...d.grid);
-    pass.end();
-  });
-  sets.forEach((s, i) => encoder.resolveQuerySet(s, 0, s.count, resolved, 8 * i * QUERIES));
-  device.queue.submit([encoder.finish()]);
-  const times = new BigUint64Array(await readRegion(gpu, { buffer: resolved, offset: 0, size: 8 * count }));
-  resolved.destroy();
-  sets.forEach((s) => s.destroy());
-  const ms = (from: number, to: number): number => Number(times[to]! - times[from]!) / 1e6;
-  return dispatches.map((dispatch, i) => ({ dispatch, ms: ms(4 * i + 2, 4 * i + 3), copyMs: dispatch.copies.length ? ms(4 * i + 1, 4 * i + 2) : 0 }));
-}
 
 async function byWallClock({ device }: Gpu, dispatches: readonly PlannedDispatch[]): Promise<Profile> {
   const time = async (encode: (encoder: GPUCommandEncoder) => void): Promise<number> => {

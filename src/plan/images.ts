@@ -31,6 +31,11 @@ export interface ImagePlan {
   copies(dispatch: number): readonly ImageCopy[];
 }
 
+/** A texture for the image of a tensor of so many bytes. */
+export const createImage = (device: GPUDevice, label: string, bytes: number): GPUTexture => device.createTexture({
+  label, size: [WIDTH + PADDING, Math.ceil(bytes / ROW_BYTES)], format: 'rgba32float', usage: TextureUsage.STORAGE_BINDING | TextureUsage.COPY_DST,
+});
+
 /** Decides which images exist when, lays them into as few textures as their lifetimes allow, and creates those. */
 export function planImages(device: GPUDevice, label: string, accesses: readonly ImageAccess[]): ImagePlan {
   const images: Image[] = [], current = new Map<Value, Image>(), used = accesses.map(() => new Map<Value, Image>());
@@ -49,9 +54,7 @@ export function planImages(device: GPUDevice, label: string, accesses: readonly 
   });
   const rows = (image: Image): number => Math.ceil(image.from.size / ROW_BYTES);
   const plan = placeBlocks(images.map((image) => ({ bytes: rows(image) * ROW_BYTES, first: image.first, last: image.last })));
-  const textures = plan.slotBytes.map((size, i) => device.createTexture({
-    label: `${label} image ${i}`, size: [WIDTH + PADDING, size / ROW_BYTES], format: 'rgba32float', usage: TextureUsage.STORAGE_BINDING | TextureUsage.COPY_DST,
-  }));
+  const textures = plan.slotBytes.map((size, i) => createImage(device, `${label} image ${i}`, size));
   const views = textures.map((texture) => texture.createView());
   const slotOf = new Map(images.map((image, i) => [image, plan.slotOf[i]!]));
   const starting = accesses.map(() => [] as ImageCopy[]);

@@ -19,6 +19,9 @@ export interface PlannedDispatch {
   readonly bound: readonly { readonly name: string; readonly value: Value; readonly slot: number }[];
 }
 
+/** Milliseconds of one dispatch, and of the copies into images that its kernel reads. */
+export interface Profiled { readonly dispatch: PlannedDispatch; readonly ms: number; readonly copyMs: number }
+
 interface Located { readonly value: Value; readonly region: Region }
 
 export interface ProgramParts {
@@ -146,31 +149,39 @@ export class Program {
     for (const buffer of this.#parts.computed) this.#gpu.device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN));
   }
 
-  /** Time of each dispatch in milliseconds (a pass and a timestamp pair each). Needs the feature timestamp-query. */
-  async profile(inputs: Readonly<Record<string, HostArray>> = {}, scalars: Readonly<Record<string, number>> = {}): Promise<{ dispatch: PlannedDispatch; ms: number }[]> {
+  /**
+   * Milliseconds of each dispatch, and of the copies into images that are made just before it (a pass and a timestamp pair each). Without arguments the
+   * inputs and scalars of the last step stay in place. Needs the feature timestamp-query: MGFError 'limit'.
+   */
+  async profile(inputs?: Readonly<Record<string, HostArray>>, scalars?: Readonly<Record<string, number>>): Promise<Profiled[]> {
     const { device } = this.#gpu, { dispatches } = this.#parts;
     if (!device.features.has('timestamp-query')) throw new MGFError('limit', 'profiling needs the feature timestamp-query, which this device was opened without');
-    this.#upload(inputs, scalars);
-    const count = dispatches.length * 2, set = 4096;
+    if (inputs || scalars) this.#upload(inputs ?? {}, scalars ?? {});
+    const count = 4 * dispatches.length, set = 4096; // the most queries that a set may have
     const sets = Array.from({ length: Math.ceil(count / set) }, (_, i) => device.createQuerySet({ type: 'timestamp', count: Math.min(set, count - i * set) }));
-    const resolved = device.createBuffer({ size: count * 8, usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC });
-    const encoder = device.createCommandEncoder();
+    const resolved = device.createBuffer({ size: 8 * count, usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC }), encoder = device.createCommandEncoder();
+    const begin = (i: number): GPUComputePassEncoder =>
+      encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor(i / set)]!, beginningOfPassWriteIndex: i % set, endOfPassWriteIndex: (i % set) + 1 } });
     dispatches.forEach((d, i) => {
-      const at = (2 * i) % set;
-      for (const copy of d.copies) copyToImage(encoder, copy);
-      const pass = encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor((2 * i) / set)]!, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 } });
+      // Copies have no timestamps of their own: they lie between an empty pass and the dispatch's.
+      if (d.copies.length) {
+        begin(4 * i).end();
+        for (const copy of d.copies) copyToImage(encoder, copy);
+      }
+      const pass = begin(4 * i + 2);
       pass.setPipeline(d.pipeline);
       pass.setBindGroup(0, d.group);
       pass.dispatchWorkgroups(d.grid[0], d.grid[1], d.grid[2]);
       pass.end();
     });
-    sets.forEach((s, i) => encoder.resolveQuerySet(s, 0, s.count, resolved, i * set * 8));
+    sets.forEach((s, i) => encoder.resolveQuerySet(s, 0, s.count, resolved, 8 * i * set));
     device.queue.submit([encoder.finish()]);
-    const times = new BigUint64Array(await readRegion(this.#gpu, { buffer: resolved, offset: 0, size: count * 8 }));
+    const times = new BigUint64Array(await readRegion(this.#gpu, { buffer: resolved, offset: 0, size: 8 * count }));
     resolved.destroy();
     sets.forEach((s) => s.destroy());
     this.#raise();
-    return dispatches.map((dispatch, i) => ({ dispatch, ms: Number(times[2 * i + 1]! - times[2 * i]!) / 1e6 }));
+    const ms = (from: number, to: number): number => Number(times[to]! - times[from]!) / 1e6;
+    return dispatches.map((dispatch, i) => ({ dispatch, ms: ms(4 * i + 2, 4 * i + 3), copyMs: dispatch.copies.length ? ms(4 * i + 1, 4 * i + 2) : 0 }));
   }
 
   /** Order, shapes, bytes, lifetimes, slots and peak, as text. */

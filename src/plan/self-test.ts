@@ -1,10 +1,11 @@
 /** Kernel variants are tested before their first use on a device; one that computes wrongly is not used there. */
 import { MGFError } from '../errors.ts';
 import type { AdapterProfile, Gpu } from '../gpu/device.ts';
-import { BufferUsage, MapMode, TextureUsage } from '../gpu/flags.ts';
+import { BufferUsage, MapMode } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import type { Dispatch, KernelCheck } from '../graph/op.ts';
 import { ANYTHING, WRITTEN } from '../ops/check.ts';
+import { copyToImage, createImage, type ImageCopy } from './images.ts';
 import { writeField } from './storage.ts';
 
 /** A variant that is not used on a device. */
@@ -91,17 +92,6 @@ function reject(gpu: Gpu, rejection: Rejection): void {
 
 const align = (n: number): number => Math.ceil(n / 256) * 256;
 
-/** Texels in a row of an image, see `imageable`. */
-const IMAGE_WIDTH = 1024;
-
-function createImage(device: GPUDevice, contents: ArrayBufferView<ArrayBuffer>): GPUTexture {
-  const rows = Math.ceil(contents.byteLength / (16 * IMAGE_WIDTH)), data = new Uint8Array(rows * 16 * IMAGE_WIDTH);
-  data.set(new Uint8Array(contents.buffer, contents.byteOffset, contents.byteLength));
-  const texture = device.createTexture({ label: 'self-test', size: [IMAGE_WIDTH, rows], format: 'rgba32float', usage: TextureUsage.STORAGE_BINDING | TextureUsage.COPY_DST });
-  device.queue.writeTexture({ texture }, data, { bytesPerRow: 16 * IMAGE_WIDTH }, [IMAGE_WIDTH, rows]);
-  return texture;
-}
-
 interface Part { readonly name: string; readonly buffer: 0 | 1 | 2; readonly offset: number; readonly size: number; readonly image?: boolean }
 
 /** Runs every check in one submit, and compares; a kernel that the device refuses fails. */
@@ -129,15 +119,14 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
       if (type === 'uniform') return take(bound, 2, 4 * fields.length);
       const contents = type === 'storage' ? check.outputs[bound] : check.inputs[bound];
       if (!contents) throw new MGFError('kernel', `the check of kernel ${name} has nothing for its binding "${bound}"`);
-      if (type === 'image') return { name: bound, buffer: 0, offset: 0, size: 0, image: true };
-      return take(bound, type === 'storage' ? 1 : 0, type === 'storage' ? 4 * contents.length : contents.byteLength);
+      if (type === 'storage') return take(bound, 1, 4 * contents.length);
+      return { ...take(bound, 0, contents.byteLength), image: type === 'image' };
     }));
   }
   const host = ends.map((size) => new ArrayBuffer(Math.max(256, size)));
   new Float32Array(host[1]!).fill(NaN);
   checks.forEach(([{ name, interface: { fields } }, check], i) => {
-    for (const { name: bound, buffer, offset, image } of parts[i]!) {
-      if (image) continue;
+    for (const { name: bound, buffer, offset } of parts[i]!) {
       const input = buffer === 0 ? check.inputs[bound]! : null;
       if (input) new Uint8Array(host[0]!).set(new Uint8Array(input.buffer, input.byteOffset, input.byteLength), offset);
       if (buffer === 2) fields.forEach((f, j) => {
@@ -147,25 +136,29 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
       });
     }
   });
-  const usage = [BufferUsage.STORAGE, BufferUsage.STORAGE | BufferUsage.COPY_SRC, BufferUsage.UNIFORM];
+  const usage = [BufferUsage.STORAGE | BufferUsage.COPY_SRC, BufferUsage.STORAGE | BufferUsage.COPY_SRC, BufferUsage.UNIFORM];
   const buffers = host.map((data, i) => device.createBuffer({ label: 'self-test', size: data.byteLength, usage: usage[i]! | BufferUsage.COPY_DST }));
   const staging = device.createBuffer({ label: 'self-test read-back', size: host[1]!.byteLength, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
-  const images: GPUTexture[] = [];
-  const resource = ({ name, buffer, offset, size, image }: Part, check: KernelCheck): GPUBindingResource => {
-    if (!image) return { buffer: buffers[buffer]!, offset, size };
-    images.push(createImage(device, check.inputs[name]!));
-    return images.at(-1)!.createView();
+  const images: ImageCopy[] = [];
+  const resource = ({ buffer, offset, size, image }: Part): GPUBindingResource => {
+    const from = { buffer: buffers[buffer]!, offset, size };
+    if (!image) return from;
+    const texture = createImage(device, 'self-test', size);
+    images.push({ from, texture });
+    return texture.createView();
   };
   try {
     gpu.scope('the self-test of kernels', () => {
       buffers.forEach((buffer, i) => device.queue.writeBuffer(buffer, 0, host[i]!));
-      const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+      const groups = checks.map(([c], i) => device.createBindGroup({
+        layout: c.layout, entries: c.interface.bindings.map(({ binding }, j) => ({ binding, resource: resource(parts[i]![j]!) })),
+      }));
+      const encoder = device.createCommandEncoder();
+      for (const copy of images) copyToImage(encoder, copy);
+      const pass = encoder.beginComputePass();
       checks.forEach(([c, check], i) => {
         pass.setPipeline(c.pipeline);
-        pass.setBindGroup(0, device.createBindGroup({
-          layout: c.layout,
-          entries: c.interface.bindings.map(({ binding }, j) => ({ binding, resource: resource(parts[i]![j]!, check) })),
-        }));
+        pass.setBindGroup(0, groups[i]!);
         pass.dispatchWorkgroups(...check.grid);
       });
       pass.end();
@@ -183,7 +176,7 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
   } catch (error) {
     throw gpu.failure() ?? error;
   } finally {
-    for (const made of [...buffers, ...images, staging]) made.destroy();
+    for (const made of [...buffers, ...images.map(({ texture }) => texture), staging]) made.destroy();
   }
 }
 
