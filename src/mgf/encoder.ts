@@ -5,6 +5,7 @@ import type { Gpu, Precision } from '../gpu/device.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { Weights } from '../nn/weights.ts';
 import { logMelPairs } from '../ops/log_mel.ts';
+import { ProgramCache } from '../plan/cache.ts';
 import { compile } from '../plan/compile.ts';
 import { ParameterStore, type HostTensor } from '../plan/parameters.ts';
 import type { Program } from '../plan/program.ts';
@@ -37,7 +38,7 @@ export class Encoder {
   readonly #gpu: Gpu;
   readonly #store: ParameterStore;
   readonly #options: EncoderOptions;
-  readonly #programs = new Map<string, Promise<Program>>();
+  readonly #programs = new ProgramCache(PROGRAMS);
 
   private constructor(gpu: Gpu, config: MGFConfig, store: ParameterStore, options: EncoderOptions) {
     this.#gpu = gpu;
@@ -87,7 +88,7 @@ export class Encoder {
   async #embedBatch(clips: readonly Float32Array[], layers: readonly number[], L: number): Promise<ClipFeatures[]> {
     const frames = this.#frames(clips), T = framesOf(L, this.config), D = this.config.hidden_size;
     const ragged = clips.some((c) => c.length !== L);
-    const program = await this.#program(`${clips.length} x ${L} ${ragged} layers ${layers.join()}`, () => this.#compile(clips.length, L, ragged, layers));
+    const program = await this.#programs.get(`${clips.length} x ${L} ${ragged} layers ${layers.join()}`, () => this.#compile(clips.length, L, ragged, layers));
     const frameMask = Float32Array.from({ length: clips.length * T }, (_, i) => Number(i % T < frames[Math.floor(i / T)]!));
     // Reads are queued behind the step at once, so that a call made meanwhile for the same program cannot come in between.
     const done = program.step({ wave: padded(clips, L), ...(ragged && { frame_mask: frameMask, mel_frames: melFrames(clips) }) });
@@ -98,7 +99,7 @@ export class Encoder {
   /** Log-mel frames 2t and 2t + 1 of each frame t, not normalised over time: [frames, 2 n_mels]. The baseline that needs no network. */
   async logMel(clips: readonly Float32Array[]): Promise<{ frames: number; features: Float32Array }[]> {
     const L = paddedLength(clips), frames = this.#frames(clips), T = framesOf(L, this.config), width = 2 * this.config.n_mels;
-    const program = await this.#program(`log-mel ${clips.length} x ${L}`, () => {
+    const program = await this.#programs.get(`log-mel ${clips.length} x ${L}`, () => {
       const graph = new Graph(), wave = graph.input('wave', [clips.length, L]), count = graph.input('mel_frames', [clips.length], 'i32');
       return compile(this.#gpu, graph, { keep: { mel: logMelPairs(wave, { nMels: this.config.n_mels, frames: T, melFrames: count }).features }, label: 'log-mel' });
     });
@@ -116,20 +117,6 @@ export class Encoder {
     });
   }
 
-  /** Least recently used programs are dropped; calls that come while one is being compiled wait for it. */
-  #program(key: string, build: () => Promise<Program>): Promise<Program> {
-    const program = this.#programs.get(key) ?? build();
-    this.#programs.delete(key);
-    this.#programs.set(key, program);
-    program.catch(() => this.#programs.delete(key));
-    if (this.#programs.size > PROGRAMS) {
-      const [oldest, evicted] = this.#programs.entries().next().value!;
-      this.#programs.delete(oldest);
-      void evicted.then((p) => p.destroy());
-    }
-    return program;
-  }
-
   async #compile(R: number, L: number, ragged: boolean, layers: readonly number[]): Promise<Program> {
     const { config } = this, graph = new Graph(), T = framesOf(L, config), place = new Map<Value, Region>();
     const parameters = this.#store.declare(graph);
@@ -143,26 +130,26 @@ export class Encoder {
   }
 
   destroy(): void {
-    for (const program of this.#programs.values()) void program.then((p) => p.destroy(), () => undefined);
-    this.#programs.clear();
+    this.#programs.destroy();
     this.#store.destroy();
   }
 }
 
-const paddedLength = (clips: readonly Float32Array[]): number => Math.ceil(Math.max(RECEPTIVE_FIELD, ...clips.map((c) => c.length)) / LENGTH_STEP) * LENGTH_STEP;
+/** Samples that clips are padded to. */
+export const paddedLength = (clips: readonly Float32Array[]): number => Math.ceil(Math.max(RECEPTIVE_FIELD, ...clips.map((c) => c.length)) / LENGTH_STEP) * LENGTH_STEP;
 
 /** Clips normalised one by one and padded with zeros. */
-function padded(clips: readonly Float32Array[], L: number): Float32Array<ArrayBuffer> {
+export function padded(clips: readonly Float32Array[], L: number): Float32Array<ArrayBuffer> {
   const wave = new Float32Array(clips.length * L);
   clips.forEach((clip, i) => wave.set(normaliseCrop(clip), i * L));
   return wave;
 }
 
 /** Log-mel frames of each clip. */
-const melFrames = (clips: readonly Float32Array[]): Int32Array<ArrayBuffer> => Int32Array.from(clips, (c) => Math.floor((c.length - 400) / 160) + 1);
+export const melFrames = (clips: readonly Float32Array[]): Int32Array<ArrayBuffer> => Int32Array.from(clips, (c) => Math.floor((c.length - 400) / 160) + 1);
 
 /** Newer wav2vec 2.0 checkpoints name the parts of weight norm differently, and models with a head put a prefix before every name. */
-function wav2vec2Names(tensors: ReadonlyMap<string, HostTensor>): Map<string, HostTensor> {
+export function wav2vec2Names(tensors: ReadonlyMap<string, HostTensor>): Map<string, HostTensor> {
   return new Map([...tensors].map(([name, tensor]) => [
     name.replace(/^(wav2vec2|hubert|data2vec_audio|unispeech|unispeech_sat)\./, '')
       .replace('parametrizations.weight.original0', 'weight_g').replace('parametrizations.weight.original1', 'weight_v'), tensor,
