@@ -37,6 +37,7 @@ export { columnSums } from './ops/reduce.ts';
 
 // ------------------------------------------------------------------------------------------------------------------- ops
 export { gelu, relu, sigmoid, tanh } from './ops/activation.ts';
+export { affine } from './ops/affine.ts';
 export { attention, selfAttention } from './ops/attention.ts';
 export { conv1d, convTranspose1d } from './ops/conv.ts';
 export { crossEntropy } from './ops/cross_entropy.ts';
@@ -54,8 +55,10 @@ export { l1Loss, mseLoss } from './ops/loss.ts';
 export { maskRows, zeroRows } from './ops/mask.ts';
 export { maskedMean } from './ops/masked_mean.ts';
 export { matmul } from './ops/matmul.ts';
+export { mix } from './ops/mix.ts';
 export { ntXent } from './ops/nt_xent.ts';
 export { logSoftmax, softmax } from './ops/softmax.ts';
+export { statisticsPool } from './ops/statistics_pool.ts';
 export { weightNorm } from './ops/weight_norm.ts';
 
 // ------------------------------------------------------------------------------------------------------------- optimisation
