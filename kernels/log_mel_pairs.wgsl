@@ -1,5 +1,5 @@
 // Log-mel frames 2 t and 2 t + 1 side by side for frame t. mel [R, M, D]; frame m of row r exists when m < M and, with RAGGED, m < mel_frames[r].
-//   MODE 0  stats [R, 2, D]: mean and 1 / (standard deviation + 1e-5) of each row and bin over the frames that exist (Welford, population)
+//   MODE 0  stats [R, 3, D]: mean, standard deviation s and 1 / (s + 1e-5) of each row and bin over the frames that exist (Welford, population)
 //   MODE 1  features [R, T, 4 D] = (mel / 4 of both frames, normalised of both), pairs [R, T, 2 D] = normalised, present [R, T, 2] = 1 where the frame
 //           exists (times frame_mask [R, T] with MASK). What does not exist is 0.
 // Grid: one invocation per (row, T of bins) in MODE 0, per (row, t, half, T of bins) in MODE 1. Any adapter. VEC 1: D is a multiple of 4.
@@ -51,9 +51,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) local
     mean += delta * (1.0 / f32(m + 1u));
     m2 += delta * (v - mean);
   }
-  let at = row * 2u * p.width + column;
+  let at = row * 3u * p.width + column;
+  let deviation = sqrt(m2 / f32(max(count, 1u)));
   stats[at] = mean;
-  stats[at + p.width] = 1.0 / (sqrt(m2 / f32(max(count, 1u))) + 1e-5);
+  stats[at + p.width] = deviation;
+  stats[at + 2u * p.width] = 1.0 / (deviation + 1e-5);
 #else
   let pair = e / p.width;           // (row, t, half)
   let frame = pair / 2u;            // (row, t)
@@ -62,8 +64,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) local
   let m = 2u * (frame % p.frames) + half;
   let exists = m < frames_of(row);
   let v = mel[(row * p.mel_frames + min(m, p.mel_frames - 1u)) * p.width + column];
-  let s = row * 2u * p.width + column;
-  let normalised = select(T(), (v - stats[s]) * stats[s + p.width], exists);
+  let s = row * 3u * p.width + column;
+  let normalised = select(T(), (v - stats[s]) * stats[s + 2u * p.width], exists);
   let at = frame * 4u * p.width + half * p.width + column;
   features[at] = select(T(), 0.25 * v, exists);
   features[at + 2u * p.width] = normalised;

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings, assertSameConfig } from '../mgf/config.ts';
+import { applySettings, assertSameConfig, configDifferences, MGF_DEFAULTS } from '../mgf/config.ts';
 import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
@@ -171,9 +171,10 @@ export async function runWithProgress(
 
 const one = (x: number) => x.toFixed(1);
 
-function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, precision }: PretrainStart, { train }: RunConfig, preset: string, out: string): string[] {
+function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, precision }: PretrainStart, { mgf, train }: RunConfig, preset: string, out: string): string[] {
   const micro = train.accumulation > 1 ? `, ${train.accumulation} of them a step` : '';
   const length = train.minutes === null ? `${plural(train.steps, 'step')}` : `${train.minutes} minutes`;
+  const swapped = configDifferences(MGF_DEFAULTS.objectives, mgf.objectives).map(({ field, wanted }) => `${field} by ${wanted === 'info_nce' ? 'InfoNCE' : 'L1'}`);
   const { skipped } = data, speakers = data.speakers > 0 ? `, ${plural(data.speakers, 'speaker')}` : '';
   return [
     `Adapter     ${adapter}`,
@@ -181,6 +182,7 @@ function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, 
     `Data        ${plural(data.usable, 'clip')}, ${one(data.minutes)} minutes${speakers}, ${plural(data.stepsPerEpoch, 'batch', 'batches')} an epoch`,
     ...(skipped.length > 0 ? [`Left out    ${plural(skipped.length, 'clip')}, listed in ${join(out, 'skipped.tsv')}:`, ...listSkipped(skipped)] : []),
     `Batch       ${rows} crops (2 of each of ${rows / 2} clips) of ${cropSeconds} s${micro}`,
+    ...(swapped.length > 0 ? [`Objectives  ${swapped.join(', ')}`] : []),
     `Run         ${length}${step > 0 ? `, going on from step ${step}` : ''}, seed ${train.seed}, into ${out}`,
     ...(train.precision === 'f16' ? [`Precision   ${precision === 'f16' ? 'f16 in matrix products; sums, weights and moments f32' : 'f32: kernels of software adapters gain nothing from f16'}`] : []),
     `Program     ${info.dispatches} dispatches a step, ${info.pipelines} pipelines, ${(info.activationBytes / 1e6).toFixed(0)} MB of activations`,

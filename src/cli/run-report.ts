@@ -53,7 +53,9 @@ export async function writeRunReport({ runDir, title, preset, adapter, run, resu
       audioSeconds: result.audioSeconds, seconds: result.elapsedSeconds, adapter, date: new Date().toISOString().slice(0, 10),
     },
     curve: readCurve(runDir), chance: { sample: level('sample'), frame: level('frame'), phoneme: level('phoneme'), sentence: level('sentence') },
-    ...(result.example && { spectrogram: spectrogramOf(result.example, run) }), ...(similarity && { similarity }), ...(table && { table }),
+    objectives: run.mgf.objectives,
+    // A frame scale that is off or contrastive rebuilds nothing.
+    ...(result.example && result.example.logMel.length > 0 && { spectrogram: spectrogramOf(result.example, run) }), ...(similarity && { similarity }), ...(table && { table }),
     alarms: result.alarms.map((a) => a.message), licences, next,
   });
   const path = join(runDir, 'report.html');

@@ -12,6 +12,16 @@ export interface Attach {
   sentence: number;
 }
 
+/** What the three upper scales learn by. The defaults are MGF's; the others test its claim by giving a scale the kind of target that it should not have. */
+export interface Objectives {
+  /** `l1`: predict the frame's log-mel pair. `info_nce`: tell it from those of other frames of the row. */
+  frame: 'l1' | 'info_nce';
+  /** `info_nce`: tell the masked frame's z from those of other masked frames of the row. `l1`: predict the masked frame's log-mel pair. */
+  phoneme: 'info_nce' | 'l1';
+  /** `nt_xent`: tell the utterance's other crop from other utterances. `l1`: predict mean and standard deviation of the crop's log-mel. */
+  sentence: 'nt_xent' | 'l1';
+}
+
 /** The network and its four losses. Names shared with Hugging Face's wav2vec 2.0 configuration mean the same there. */
 export interface MGFConfig {
   /** Hz. */
@@ -53,6 +63,7 @@ export interface MGFConfig {
   loss_weights: Record<Scale, number>;
   /** The first step (0-based) at which a loss counts. */
   loss_start_steps: Record<Scale, number>;
+  objectives: Objectives;
   attach: Attach;
   hidden_dropout: number;
   attention_dropout: number;
@@ -140,6 +151,9 @@ const mgfSchema = v.object({
   proj_dim: integer(1),
   loss_weights: perScale(nonNegative()),
   loss_start_steps: perScale(integer(0, Number.MAX_SAFE_INTEGER)),
+  objectives: v.object({
+    frame: oneOf('l1', 'info_nce'), phoneme: oneOf('info_nce', 'l1'), sentence: oneOf('nt_xent', 'l1'),
+  }, 'an object with frame, phoneme and sentence'),
   attach: v.object({
     frame: v.union([v.literal('z'), integer(0)], '"z" or the index of a hidden state'),
     phoneme: integer(0),
@@ -194,6 +208,7 @@ export const MGF_DEFAULTS = {
   n_mels: 80,
   loss_weights: { sample: 1, frame: 1, phoneme: 1, sentence: 0.5 },
   loss_start_steps: { sample: 0, frame: 0, phoneme: 0, sentence: 0 },
+  objectives: { frame: 'l1', phoneme: 'info_nce', sentence: 'nt_xent' },
   hidden_dropout: 0.1,
   attention_dropout: 0.1,
 } satisfies DeepPartial<MGFConfig>;
@@ -381,7 +396,7 @@ export function parseTrainConfig(json: unknown, { origin, defaults = {} }: Parse
 
 /** Rules that tie network and training together. */
 export function checkRunConfig({ mgf, train }: RunConfig, origin: string): void {
-  if (mgf.loss_weights.sentence > 0 && train.utterances_per_batch < 2) {
+  if (mgf.loss_weights.sentence > 0 && mgf.objectives.sentence === 'nt_xent' && train.utterances_per_batch < 2) {
     throw fail(origin, 'utterances_per_batch', train.utterances_per_batch,
       'at least 2 while loss_weights.sentence is above 0: the sentence scale contrasts utterances with each other');
   }

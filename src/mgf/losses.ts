@@ -3,9 +3,11 @@ import { dense, norm } from '../nn/layers.ts';
 import type { Weights } from '../nn/weights.ts';
 import { gelu } from '../ops/activation.ts';
 import { conv1d, convTranspose1d } from '../ops/conv.ts';
+import { zeroRows } from '../ops/mask.ts';
 import { reshape } from '../ops/elementwise.ts';
 import { maskedInfoNCE } from '../ops/info_nce.ts';
 import { narrow } from '../ops/layout.ts';
+import type { MelPairs } from '../ops/log_mel.ts';
 import { l1Loss } from '../ops/loss.ts';
 import { maskedMean } from '../ops/masked_mean.ts';
 import { ntXent } from '../ops/nt_xent.ts';
@@ -29,10 +31,27 @@ export function sampleLoss(reconstruction: Value, wave: Value, frameMask: Value 
   return l1Loss(reconstruction, narrow(wave, 40, reconstruction.shape[1]!), frameMask);
 }
 
+/** Linear, GELU, LayerNorm, as TERA has it in front of a prediction. */
+const hidden = (c: MGFConfig, head: Weights, x: Value): Value => norm(head.at('layer_norm'), dense(head.at('dense'), x, { activation: 'gelu' }), c.layer_norm_eps);
+
+/** What the frame scale reads, [R, T, C or D]: zn or a hidden state. */
+const frameSource = (c: MGFConfig, net: NetworkOutputs): Value => (c.attach.frame === 'z' ? net.zn : net.states[c.attach.frame]!);
+
 /** Frame scale: the two log-mel frames of each frame, [R, T, 2 n_mels], from zn or a hidden state. */
 export function predictLogMel(c: MGFConfig, w: Weights, net: NetworkOutputs): Value {
-  const source = c.attach.frame === 'z' ? net.zn : net.states[c.attach.frame]!, head = w.at('heads.frame');
-  return dense(head.at('out'), norm(head.at('layer_norm'), dense(head.at('dense'), source, { activation: 'gelu' }), c.layer_norm_eps));
+  const head = w.at('heads.frame');
+  return dense(head.at('out'), hidden(c, head, frameSource(c, net)));
+}
+
+/**
+ * Frame scale by InfoNCE: every frame's own log-mel pair, projected, among those of `negatives` i32 [R T, K], other frames of its row -> [1]. All frames are
+ * anchors, masked or not; those of frameMask 0 count nothing.
+ */
+export function frameInfoNCE(c: MGFConfig, w: Weights, net: NetworkOutputs, mel: MelPairs, negatives: Value, frameMask: Value | null): Value {
+  const head = w.at('heads.frame'), [R, T] = mel.target.shape as [number, number];
+  const context = dense(head.at('project_context'), hidden(c, head, frameSource(c, net))), target = dense(head.at('project_target'), mel.target);
+  const anchor = negatives.graph.constant('every frame', [R * T], Int32Array.from({ length: R * T }, (_, i) => i));
+  return maskedInfoNCE(context, target, anchor, negatives, { temperature: c.temperature, weights: frameMask })[0];
 }
 
 /** Phoneme scale: InfoNCE at the masked frames between context and unmasked targets -> loss [1], accuracy [1]. */
@@ -42,11 +61,27 @@ export function phonemeLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, ancho
   return maskedInfoNCE(context, target, anchor, negatives, { temperature: c.temperature, weights });
 }
 
+/** Phoneme scale by L1: the log-mel pairs of masked frames from the context, which does not see them. spanMask [R, T] -> [1]. */
+export function maskedL1(c: MGFConfig, w: Weights, net: NetworkOutputs, mel: MelPairs, spanMask: Value): Value {
+  const head = w.at('heads.phoneme');
+  return l1Loss(dense(head.at('out'), hidden(c, head, net.states[c.attach.phoneme]!)), mel.target, zeroRows(mel.weight, spanMask));
+}
+
+/** Sentence scale: the mean over real frames of a hidden state, [R, D] after linear and GELU. */
+function pooledSentence(c: MGFConfig, head: Weights, net: NetworkOutputs, frameMask: Value | null): Value {
+  return dense(head.at('dense'), maskedMean(net.states[c.attach.sentence]!, frameMask), { activation: 'gelu' });
+}
+
+/** Sentence scale by L1: mean and standard deviation of each log-mel bin of the row, in nats -> [1]. */
+export function statisticsLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, mel: MelPairs, frameMask: Value | null): Value {
+  const head = w.at('heads.sentence');
+  return l1Loss(dense(head.at('statistics'), pooledSentence(c, head, net, frameMask)), narrow(mel.statistics, 0, 2 * c.n_mels));
+}
+
 /** Sentence scale: NT-Xent between the two crops of each utterance, rows b and B + b -> [1]. */
 export function sentenceLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, frameMask: Value | null): Value {
   const head = w.at('heads.sentence');
-  const pooled = maskedMean(net.states[c.attach.sentence]!, frameMask);
-  const u = dense(head.at('out'), dense(head.at('dense'), pooled, { activation: 'gelu' }));
+  const u = dense(head.at('out'), pooledSentence(c, head, net, frameMask));
   const [R, P] = u.shape as [number, number], flat = reshape(u, [1, R * P]), half = (start: number): Value => reshape(narrow(flat, start, R * P / 2), [R / 2, P]);
   return ntXent(half(0), half(R * P / 2), { temperature: c.sentence_temperature });
 }

@@ -1,4 +1,5 @@
-import { anchorCapacity } from '../audio/sampling.ts';
+import { randomStream } from '../audio/random.ts';
+import { anchorCapacity, negativeIndices } from '../audio/sampling.ts';
 import type { Batch } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
@@ -119,7 +120,8 @@ export class Pretrainer {
     const results = batches.map((batch, i) => {
       const weights: Record<string, number> = {};
       for (const s of this.#scales) weights[weightScalar(s)] = at.step < mgf.loss_start_steps[s] ? 0 : mgf.loss_weights[s] * (s === 'phoneme' ? shares[i]!.phoneme : shares[i]!.others);
-      return this.#step.step(batchInputs(batch), { ...weights, ...optimiser, ...this.#random(at.step * batches.length + i), keep: Number(i > 0) });
+      const draw = at.step * batches.length + i;
+      return this.#step.step({ ...batchInputs(batch), ...this.#frameNegatives(draw) }, { ...weights, ...optimiser, ...this.#random(draw), keep: Number(i > 0) });
     });
     const update = this.#update?.step({}, optimiser);
     const outputs = await Promise.all(results), norm = (await update ?? outputs[0]!)['gradNorm']![0]! / lossScale;
@@ -128,6 +130,14 @@ export class Pretrainer {
       sample: mean('sample', 'others'), frame: mean('frame', 'others'), phoneme: mean('phoneme', 'phoneme'), sentence: mean('sentence', 'others'),
       accuracy: mean('accuracy', 'phoneme'), total: outputs.reduce((sum, o) => sum + o['total']![0]!, 0), gradNorm: norm, skipped: !Number.isFinite(norm),
     };
+  }
+
+  /** For a frame scale that learns by InfoNCE: K other frames of the row for every frame, as the phoneme scale draws its own. */
+  #frameNegatives(step: number): Record<string, HostArray> {
+    const { mgf: { loss_weights, num_negatives, objectives }, train } = this.#run;
+    if (loss_weights.frame === 0 || objectives.frame === 'l1') return {};
+    const rows = Array<Uint8Array>(this.rows).fill(new Uint8Array(this.framesPerCrop).fill(1));
+    return { frame_negatives: negativeIndices(rows, num_negatives, randomStream(train.seed, step, 0, FRAME_NEGATIVES)).negatives as Int32Array<ArrayBuffer> };
   }
 
   #random(step: number): Record<string, number> {
@@ -143,15 +153,15 @@ export class Pretrainer {
 
   /**
    * Reconstructions of a batch without dropout, and their targets: waveforms [R, 320 T] (sample scale) and normalised log-mel [R, T, 2 n_mels]
-   * (frame scale). A scale that is switched off gives an empty reconstruction.
+   * (frame scale). A scale that is switched off, or that reconstructs nothing (`objectives`), gives an empty reconstruction.
    */
   async reconstruct(batch: Batch): Promise<{ wave: Float32Array; waveTarget: Float32Array; logMel: Float32Array; logMelTarget: Float32Array; frames: number }> {
     const program = await this.#evaluate(batch), L = this.samplesPerCrop, length = 320 * this.framesPerCrop;
     const waveTarget = new Float32Array(this.rows * length);
     for (let r = 0; r < this.rows; r++) waveTarget.set(batch.wave.subarray(r * L + 40, r * L + 40 + length), r * length);
-    const read = async (name: string, scale: Scale): Promise<Float32Array> => (this.#scales.includes(scale) ? await program.read(name) as Float32Array : new Float32Array());
+    const read = async (name: string, scale: Scale, there = true): Promise<Float32Array> => (there && this.#scales.includes(scale) ? await program.read(name) as Float32Array : new Float32Array());
     return {
-      wave: await read('reconstruction', 'sample'), waveTarget, logMel: await read('predicted_log_mel', 'frame'),
+      wave: await read('reconstruction', 'sample'), waveTarget, logMel: await read('predicted_log_mel', 'frame', this.#run.mgf.objectives.frame === 'l1'),
       logMelTarget: await program.read('log_mel_target') as Float32Array, frames: this.framesPerCrop,
     };
   }
@@ -203,6 +213,9 @@ function flat(store: ParameterStore, graph: Graph, name: StoreBuffer, place: Map
   place.set(value, store.flat(name));
   return value;
 }
+
+/** Stream purpose of the frame scale's negatives; the other purposes belong to the data (src/audio) and to the initialisation. */
+const FRAME_NEGATIVES = 0x66726e67;
 
 /** Per-step scalars: what the gradients are multiplied by, and what undoes it. */
 const LOSS_SCALE = 'loss_scale', LOSS_UNSCALE = 'loss_unscale';

@@ -5,7 +5,7 @@ import { add, scale } from '../ops/elementwise.ts';
 import { logMelPairs } from '../ops/log_mel.ts';
 import { l1Loss } from '../ops/loss.ts';
 import { SCALES, type MGFConfig, type Scale } from './config.ts';
-import { decodeSamples, phonemeLoss, predictLogMel, sampleLoss, sentenceLoss } from './losses.ts';
+import { decodeSamples, frameInfoNCE, maskedL1, phonemeLoss, predictLogMel, sampleLoss, sentenceLoss, statisticsLoss } from './losses.ts';
 import { encoder, framesOf, type NetworkOutputs } from './network.ts';
 
 /** What one pre-training batch looks like: R rows of L samples, N anchors with K negatives each. `ragged`: rows of unequal length, padded. */
@@ -29,7 +29,8 @@ export const weightScalar = (s: Scale): string => `weight.${s}`;
 
 /**
  * The four losses as a graph. Inputs: `wave` [R, L]; `spans` [R, T] f32 (1 = masked); `anchor` i32 [N], `negatives` i32 [N, K], `anchor_weight` f32 [N]
- * (0 = unused slot); with `ragged` also `frame_mask` [R, T] f32 and `mel_frames` i32 [R].
+ * (0 = unused slot), unless `objectives.phoneme` is l1; `frame_negatives` i32 [R T, K] (for each frame, other real frames of its row) where
+ * `objectives.frame` is info_nce; with `ragged` also `frame_mask` [R, T] f32 and `mel_frames` i32 [R].
  */
 export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readonly Scale[], declare: (graph: Graph) => ReadonlyMap<string, Value>, training: boolean, flash = false): PretrainingGraph {
   const graph = new Graph(), w = new Weights(declare(graph));
@@ -47,17 +48,26 @@ export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readon
       if (s === 'sample') {
         reconstruction = decodeSamples(w, network.z);
         losses.sample = sampleLoss(reconstruction, wave, frameMask);
+      } else if (s === 'frame' && c.objectives.frame === 'info_nce') {
+        losses.frame = frameInfoNCE(c, w, network, mel, graph.input('frame_negatives', [R * T, K], 'i32'), frameMask);
       } else if (s === 'frame') {
         predictedLogMel = predictLogMel(c, w, network);
         losses.frame = l1Loss(predictedLogMel, mel.target, mel.weight);
+      } else if (s === 'phoneme' && c.objectives.phoneme === 'l1') {
+        losses.phoneme = maskedL1(c, w, network, mel, spanMask!);
       } else if (s === 'phoneme') {
         [losses.phoneme, accuracy] = phonemeLoss(c, w, network, graph.input('anchor', [N], 'i32'), graph.input('negatives', [N, K], 'i32'), graph.input('anchor_weight', [N]));
+      } else if (c.objectives.sentence === 'l1') {
+        losses.sentence = statisticsLoss(c, w, network, mel, frameMask);
       } else losses.sentence = sentenceLoss(c, w, network, frameMask);
     });
   }
   const total = graph.scope('loss', () => Object.entries(losses).map(([s, loss]) => scale(loss, scalar(weightScalar(s as Scale)))).reduce(add));
   return { graph, losses, total, accuracy, network, reconstruction, predictedLogMel, logMelTarget: mel.target, frames: T };
 }
+
+/** Whether a step tells how often the phoneme scale finds the right frame. */
+export const hasAccuracy = (c: Pick<MGFConfig, 'loss_weights' | 'objectives'>): boolean => c.loss_weights.phoneme > 0 && c.objectives.phoneme === 'info_nce';
 
 /** The losses that a configuration trains: a weight above 0. */
 export const activeScales = (c: MGFConfig): Scale[] => SCALES.filter((s) => c.loss_weights[s] > 0);

@@ -15,6 +15,9 @@ export const DECODER = [{ kernel: 8, stride: 4 }, { kernel: 8, stride: 4 }, { ke
 /** Channels of the sample decoder: C, C/2, C/4, C/8, C/16 (at least 1). */
 export const decoderChannels = (C: number): number[] => [C, Math.floor(C / 2), Math.floor(C / 4), Math.floor(C / 8), Math.max(1, Math.floor(C / 16))];
 
+/** Mean and standard deviation of a log-mel bin in crops of speech of unit variance, in nats, averaged over bins: where their predictions start. */
+const SPEECH_LEVEL = [0.4, 3.25] as const;
+
 /**
  * Every parameter of a network, under wav2vec 2.0's names (`heads.*` are MGF's own), with PyTorch's default or wav2vec 2.0's initialisation.
  * `scales`: the losses whose heads exist; none for an encoder alone.
@@ -83,15 +86,26 @@ export function mgfParameters(c: MGFConfig, scales: readonly Scale[]): MGFParame
     const width = c.attach.frame === 'z' ? C : D;
     dense('heads.frame.dense', width, width);
     norm('heads.frame.layer_norm', width);
-    dense('heads.frame.out', 2 * c.n_mels, width);
+    if (c.objectives.frame === 'info_nce') {
+      dense('heads.frame.project_context', c.proj_dim, width);
+      dense('heads.frame.project_target', c.proj_dim, 2 * c.n_mels);
+    } else dense('heads.frame.out', 2 * c.n_mels, width);
   }
-  if (scales.includes('phoneme')) {
+  if (scales.includes('phoneme') && c.objectives.phoneme === 'l1') {
+    dense('heads.phoneme.dense', D, D);
+    norm('heads.phoneme.layer_norm', D);
+    dense('heads.phoneme.out', 2 * c.n_mels, D);
+  } else if (scales.includes('phoneme')) {
     dense('heads.phoneme.project_context', c.proj_dim, D);
     dense('heads.phoneme.project_target', c.proj_dim, C);
   }
   if (scales.includes('sentence')) {
     dense('heads.sentence.dense', D, D);
-    dense('heads.sentence.out', c.proj_dim, D);
+    if (c.objectives.sentence === 'l1') {
+      const parts = (what: string, shape: Shape) => ['mean', 'deviation'].map((s) => ({ name: `heads.sentence.${s}.${what}`, shape }));
+      list.push({ name: 'heads.sentence.statistics.weight', decay: true, parts: parts('weight', [c.n_mels, D]), init: [{ normal: 0.02 }, { normal: 0.02 }] });
+      list.push({ name: 'heads.sentence.statistics.bias', decay: false, parts: parts('bias', [c.n_mels]), init: SPEECH_LEVEL.map((constant) => ({ constant })) });
+    } else dense('heads.sentence.out', c.proj_dim, D);
   }
   return list;
 }

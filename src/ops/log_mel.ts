@@ -164,12 +164,12 @@ export const melPairsOp = defineOp<{ frames: number }>({
       throw new MGFError('shape', `mel_pairs: mel ${formatShape(mel!.shape)} needs i32 frame counts [${R}], got ${real.dtype} ${formatShape(real.shape)}`);
     }
     if (mask && formatShape(mask.shape) !== formatShape([R, frames])) throw new MGFError('shape', `mel_pairs: the frame mask must be [${R}, ${frames}], got ${formatShape(mask.shape)}`);
-    return [f32(R, frames, 4 * D), f32(R, frames, 2 * D), f32(R, frames, 2)];
+    return [f32(R, frames, 4 * D), f32(R, frames, 2 * D), f32(R, frames, 2), f32(R, 3 * D)];
   },
   forward(c) {
-    const mel = c.input(0), real_frames = c.inputs[1], frame_mask = c.inputs[2], [features, pairs, present] = c.outputs as [Value, Value, Value];
+    const mel = c.input(0), real_frames = c.inputs[1], frame_mask = c.inputs[2], [features, pairs, present, stats] = c.outputs as [Value, Value, Value, Value];
     const [R, M, D] = mel.shape as [number, number, number], VEC = Number(D % 4 === 0), width = VEC ? D / 4 : D, { frames } = c.attrs;
-    const stats = c.temp([R, 2, D]), RAGGED = Number(Boolean(real_frames)), params = { width, mel_frames: M, frames };
+    const RAGGED = Number(Boolean(real_frames)), params = { width, mel_frames: M, frames };
     const first = overItems(R * width, c.adapter), second = overElements(R * frames * 2 * width);
     return [{
       kernel: PAIRS, grid: first.grid, constants: { ...first.constants, MODE: 0, VEC, RAGGED, MASK: 0 },
@@ -202,13 +202,15 @@ export interface MelPairs {
   readonly target: Value;
   /** [R, T, 2]: 1 where frame 2t, 2t + 1 exists (and t is real, with a frame mask). */
   readonly weight: Value;
+  /** [R, 3 nMels]: mean, standard deviation s and 1 / (s + 1e-5) of each bin over the row's real frames, in nats. */
+  readonly statistics: Value;
 }
 
 /** Log-mel pairs of wave [R, L]; see `logMel`. */
 export function logMelPairs(wave: Value, options: MelPairsOptions): MelPairs {
   const mel = logMel(wave, options);
-  const [features, target, weight] = wave.graph.apply(melPairsOp, [mel, options.melFrames ?? null, options.frameMask ?? null], { frames: options.frames });
-  return { features: features!, target: target!, weight: weight! };
+  const [features, target, weight, statistics] = wave.graph.apply(melPairsOp, [mel, options.melFrames ?? null, options.frameMask ?? null], { frames: options.frames });
+  return { features: features!, target: target!, weight: weight!, statistics: statistics! };
 }
 
 /** Float64 reference of `logMel`, by the plain DFT. */

@@ -1,6 +1,7 @@
 /** The report of a training run: one HTML file with everything in it, readable without JavaScript and without a network. */
 import { MGFError } from '../errors.ts';
 import { colourBar, FIGURE_WIDTH, heatMap, linePlot, spectrogramPlot, wavePlot } from './plots.ts';
+import type { Objectives } from '../mgf/config.ts';
 import type { ColourMap } from './png.ts';
 import { equalErrorRate, groupByLabel, pairMeans, reorder } from './similarity.ts';
 import { STYLE } from './style.ts';
@@ -38,6 +39,8 @@ export interface ReportData {
   curve: CurvePoint[];
   /** Each loss of a model that has learnt nothing; NaN where there is none. */
   chance: { sample: number; frame: number; phoneme: number; sentence: number };
+  /** What the losses are, where they are not the default ones. */
+  objectives?: Objectives;
   spectrogram?: {
     /** Log-mel, row-major [frames, mels]. */
     target: Float32Array;
@@ -138,7 +141,14 @@ function resultTable(table: ReportData['table']): string {
 </section>`;
 }
 
-function losses({ curve, chance }: ReportData): string {
+/** What a loss measures, by scale and objective. */
+const CAPTIONS = {
+  frame: { l1: 'Mean absolute error of the decoded log-mel frames.', info_nce: 'Contrastive: find a frame\'s log-mel among those of other frames, in nats.' },
+  phoneme: { info_nce: 'Contrastive: find a masked frame among others, in nats.', l1: 'Mean absolute error of the log-mel of masked frames.' },
+  sentence: { nt_xent: 'Contrastive: find the other crop of a recording, in nats.', l1: 'Mean absolute error of a crop\'s log-mel mean and deviation, in nats.' },
+} as const;
+
+function losses({ curve, chance, objectives }: ReportData): string {
   const steps = curve.map((point) => point.step);
   const plot = (key: keyof CurvePoint, title: string, caption: string, extra: { chance?: number; log?: boolean; zero?: boolean; exact?: boolean } = {}): string => {
     const reference = extra.chance !== undefined && Number.isFinite(extra.chance) ? { value: extra.chance, name: `chance ${figures(extra.chance)}` } : undefined;
@@ -151,9 +161,9 @@ function losses({ curve, chance }: ReportData): string {
   const accuracyChance = Number.isFinite(chance.phoneme) ? { chance: Math.exp(-chance.phoneme) } : {};
   const plots = [
     plot('sample', 'Sample loss', 'Mean absolute error of the decoded waveform.', { chance: chance.sample }),
-    plot('frame', 'Frame loss', 'Mean absolute error of the decoded log-mel frames.', { chance: chance.frame }),
-    plot('phoneme', 'Phoneme loss', 'Contrastive: find a masked frame among others, in nats.', { chance: chance.phoneme }),
-    plot('sentence', 'Sentence loss', 'Contrastive: find the other crop of a recording, in nats.', { chance: chance.sentence }),
+    plot('frame', 'Frame loss', CAPTIONS.frame[objectives?.frame ?? 'l1'], { chance: chance.frame }),
+    plot('phoneme', 'Phoneme loss', CAPTIONS.phoneme[objectives?.phoneme ?? 'info_nce'], { chance: chance.phoneme }),
+    plot('sentence', 'Sentence loss', CAPTIONS.sentence[objectives?.sentence ?? 'nt_xent'], { chance: chance.sentence }),
     plot('accuracy', 'Phoneme accuracy', 'Share of masked frames found.', { ...accuracyChance, zero: true }),
     plot('total', 'Total loss', 'Weighted sum of the four.'),
     plot('gradNorm', 'Gradient norm', 'Before clipping, on a logarithmic axis.', { log: true }),

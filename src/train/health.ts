@@ -1,12 +1,19 @@
 import { SCALES } from '../mgf/config.ts';
 import type { MGFConfig, Scale } from '../mgf/config.ts';
 
+/** Mean absolute values, measured on speech: of a waveform of unit variance, of normalised log-mel frames, and of a crop's log-mel statistics about their means over crops (nats). */
+const MEASURED = { wave: 0.57, logMel: 0.82, statistics: 0.9 } as const;
+
 /**
- * What each number is worth to a model that knows nothing. Phoneme and sentence follow from the count of candidates; sample and frame are
- * measured on speech: the mean absolute value of a waveform of unit variance (0.57), and of normalised log-mel frames (0.82).
+ * What each number is worth to a model that knows nothing: contrastive losses follow from the count of candidates, L1 losses are measured on speech. The
+ * accuracy is NaN where the phoneme scale has none.
  */
-export function chanceLevels({ num_negatives }: Pick<MGFConfig, 'num_negatives'>, utterancesPerBatch: number): Record<Scale | 'accuracy', number> {
-  return { sample: 0.57, frame: 0.82, phoneme: Math.log(num_negatives + 1), sentence: Math.log(2 * utterancesPerBatch - 1), accuracy: 1 / (num_negatives + 1) };
+export function chanceLevels({ num_negatives, objectives }: Pick<MGFConfig, 'num_negatives' | 'objectives'>, utterancesPerBatch: number): Record<Scale | 'accuracy', number> {
+  const infoNCE = Math.log(num_negatives + 1), contrastive = objectives.phoneme === 'info_nce';
+  return {
+    sample: MEASURED.wave, frame: objectives.frame === 'l1' ? MEASURED.logMel : infoNCE, phoneme: contrastive ? infoNCE : MEASURED.logMel,
+    sentence: objectives.sentence === 'l1' ? MEASURED.statistics : Math.log(2 * utterancesPerBatch - 1), accuracy: contrastive ? 1 / (num_negatives + 1) : NaN,
+  };
 }
 
 export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut';
@@ -42,7 +49,7 @@ export interface SkippedStep {
 }
 
 export interface HealthOptions {
-  config: Pick<MGFConfig, 'num_negatives' | 'conv_dim' | 'hidden_size' | 'loss_weights'>;
+  config: Pick<MGFConfig, 'num_negatives' | 'conv_dim' | 'hidden_size' | 'loss_weights' | 'objectives'>;
   utterancesPerBatch: number;
   /** Steps of warm-up; collapse and rank are judged after it. */
   warmupSteps: number;
@@ -122,7 +129,7 @@ export class HealthMonitor {
 
   #collapse({ step, losses, gradNorm }: StepHealth): void {
     const { config, warmupSteps } = this.#options, chance = Math.log(config.num_negatives + 1);
-    const stuck = step >= warmupSteps && losses.phoneme !== undefined && Math.abs(losses.phoneme - chance) < COLLAPSE.distance;
+    const stuck = config.objectives.phoneme === 'info_nce' && step >= warmupSteps && losses.phoneme !== undefined && Math.abs(losses.phoneme - chance) < COLLAPSE.distance;
     // The other scales have gradients of their own, so that the norm vanishes only where the phoneme scale is alone.
     const alone = SCALES.every((s) => s === 'phoneme' || config.loss_weights[s] === 0);
     const vanishing = !alone || gradNorm === undefined || gradNorm < COLLAPSE.gradNorm;
@@ -153,7 +160,7 @@ export class HealthMonitor {
 
   #channelShortcut({ step, losses }: StepHealth): void {
     const { config, utterancesPerBatch } = this.#options;
-    if (config.loss_weights.sentence === 0 || utterancesPerBatch < 2) return;
+    if (config.loss_weights.sentence === 0 || config.objectives.sentence !== 'nt_xent' || utterancesPerBatch < 2) return;
     const chance = Math.log(2 * utterancesPerBatch - 1);
     const low = step < SHORTCUT.steps && losses.sentence !== undefined && losses.sentence < SHORTCUT.part * chance;
     this.#shortcut = low ? this.#shortcut + 1 : 0;

@@ -6,6 +6,7 @@ import { MGFError } from '../errors.ts';
 import { atPrecision } from '../gpu/adapter.ts';
 import { assertSameConfig, checkRunConfig, SCALES } from '../mgf/config.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
+import { hasAccuracy } from '../mgf/pretraining.ts';
 import { CheckpointStore, decodeState, encodeState, loadCheckpoint, writeFileAtomically } from './checkpoint.ts';
 import { effectiveRank, HealthMonitor } from './health.ts';
 import { JsonlLog, TensorBoardWriter } from './logs.ts';
@@ -377,7 +378,7 @@ class Sitting {
     this.#settledAt.push(now);
     if (this.#settledAt.length > RATE_STEPS + 1) this.#settledAt.shift();
     const active = startedScales(mgf, before), losses = Object.fromEntries(active.map((s) => [s, metrics[s]]));
-    const phoneme = active.includes('phoneme') ? { accuracy: metrics.accuracy } : {};
+    const phoneme = active.includes('phoneme') && hasAccuracy(mgf) ? { accuracy: metrics.accuracy } : {};
     if (metrics.skipped) this.#skip({ step, total: metrics.total, gradNorm: metrics.gradNorm, lossScale: nextScale });
     else {
       this.#meters.add(metrics, startedScales(mgf, Infinity).length === active.length);
@@ -405,10 +406,10 @@ class Sitting {
   #logStep(step: number, { learningRate, lossScale }: Issued, active: readonly Scale[]): void {
     const means = this.#meters.flush();
     if (!means) return;
-    const { run: { train } } = this.#options, perSecond = this.#rate(this.model.rows * train.crop_seconds * train.accumulation);
+    const { run: { mgf, train } } = this.#options, perSecond = this.#rate(this.model.rows * train.crop_seconds * train.accumulation);
     const values: Record<string, number> = { total: means.total };
     for (const scale of active) values[scale] = means[scale];
-    if (active.includes('phoneme')) values['accuracy'] = means.accuracy;
+    if (active.includes('phoneme') && hasAccuracy(mgf)) values['accuracy'] = means.accuracy;
     this.#write({
       step, ...values, grad_norm: means.gradNorm, learning_rate: learningRate,
       ...(this.#scaler && { loss_scale: lossScale, skipped_steps: this.#health.skippedSteps }), ...(perSecond !== undefined && { audio_per_second: perSecond }),
