@@ -56,6 +56,37 @@ test('a shader computes the right values and leaves no error', async () => {
   assert.is(gpu.failure(), null);
 });
 
+test('whoever awaits a software adapter leaves the processor to it', async () => {
+  const { device, profile, settle } = await openTestGpu();
+  if (profile.kind === 'gpu') {
+    const answer = Promise.resolve();
+    assert.is(settle(answer), answer, 'a GPU is awaited as it is');
+    return;
+  }
+  const code = `@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+    @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) { for (var i = 0; i < 20000; i++) { x[id.x] = fract(x[id.x] * 3.7 + 0.1); } }`;
+  const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module: device.createShaderModule({ code }) } });
+  const buffer = device.createBuffer({ size: 256 * 64, usage: STORAGE }), group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 0, resource: { buffer } }] });
+  const turns = async (wait: typeof settle): Promise<number> => {
+    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(64);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    let count = 0, done = false;
+    const turn = (): void => { count++; if (!done) setImmediate(turn); };
+    setImmediate(turn);
+    await wait(device.queue.onSubmittedWorkDone());
+    done = true;
+    return count;
+  };
+  await turns(settle);
+  const bare = await turns((answer) => answer), settled = await turns(settle);
+  assert.ok(settled < bare / 3, `${settled} turns of the event loop, ${bare} without`);
+  buffer.destroy();
+});
+
 test('the profile names the adapter that was asked for and a fitting kernel family', async () => {
   const { profile } = await openTestGpu();
   const asked = testAdapter();

@@ -76,7 +76,7 @@ export async function openKernel(gpu: Gpu, launch: KernelLaunch): Promise<Kernel
       if (querySet) encoder.resolveQuerySet(querySet, 0, 2, resolved!, 0);
       const started = performance.now();
       gpu.scope(`kernel ${launch.name}`, () => device.queue.submit([encoder.finish()]));
-      await device.queue.onSubmittedWorkDone();
+      await gpu.settle(device.queue.onSubmittedWorkDone());
       const wall = performance.now() - started;
       raise();
       if (!resolved) return wall;

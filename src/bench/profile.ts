@@ -18,13 +18,13 @@ export const profileProgram = (gpu: Gpu, program: Program): Promise<Profile> => 
 /** Milliseconds of a whole run, the same way. */
 export const deviceTime = async (gpu: Gpu, program: Program): Promise<number> => (await profileProgram(gpu, program)).reduce((sum, { ms, copyMs }) => sum + ms + copyMs, 0);
 
-async function byWallClock({ device }: Gpu, dispatches: readonly PlannedDispatch[]): Promise<Profile> {
+async function byWallClock({ device, settle }: Gpu, dispatches: readonly PlannedDispatch[]): Promise<Profile> {
   const time = async (encode: (encoder: GPUCommandEncoder) => void): Promise<number> => {
     const encoder = device.createCommandEncoder();
     encode(encoder);
     const started = performance.now();
     device.queue.submit([encoder.finish()]);
-    await device.queue.onSubmittedWorkDone();
+    await settle(device.queue.onSubmittedWorkDone());
     return performance.now() - started;
   };
   const empty: number[] = [], profile: Profiled[] = [];

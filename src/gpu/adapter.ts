@@ -52,6 +52,8 @@ export interface AdapterSource {
   runtime: string;
   /** WGSL language features of the implementation (`GPU.wgslLanguageFeatures`). */
   language?: ReadonlySet<string>;
+  /** How to await the device where the adapter is software and merely awaiting would take processor time from it. */
+  settle?: <T>(answer: Promise<T>) => Promise<T>;
 }
 
 /** Returns an adapter that satisfies the preference, or null; appends to `tried` one clause for each way that failed. */

@@ -32,6 +32,8 @@ export interface Gpu {
   failure(): MGFError | null;
   /** Tells the user something, through `onNote` of `openGpu`. */
   note(text: string): void;
+  /** Awaits an answer of the device (mapped memory, finished work, a compiled pipeline) without taking processor time from a software adapter meanwhile. */
+  settle<T>(answer: Promise<T>): Promise<T>;
   /** Runs `run` with `label` as the name of the operation in flight; errors of the calls it makes before returning carry that label. */
   scope<T>(label: string, run: () => T): T;
   /** Destroys the device (unless the caller brought it), so that the process can exit. */
@@ -61,9 +63,9 @@ export function addAdapterProvider(provider: AdapterProvider): void {
 export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   if (options.device) {
     const info = (options.device as { adapterInfo?: AdapterInfo }).adapterInfo ?? {};
-    return wrap(options.device, profileOf(info, options.device, "the caller's device"), false, options.onNote);
+    return wrap(options.device, profileOf(info, options.device, "the caller's device"), false, options);
   }
-  const { adapter, runtime, language } = await findAdapter(options);
+  const { adapter, runtime, language, settle } = await findAdapter(options);
   const wanted = options.timestamps === false ? optionalFeatures : [...optionalFeatures, 'timestamp-query'];
   const requiredLimits: Record<string, number> = {};
   for (const limit of raisedLimits) {
@@ -80,7 +82,7 @@ export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   } catch (cause) {
     throw new MGFError('no-adapter', `adapter ${adapterName(adapter.info)} gave no device: ${(cause as Error).message}`, { cause });
   }
-  return wrap(device, profileOf(adapter.info, device, runtime, language), true, options.onNote);
+  return wrap(device, profileOf(adapter.info, device, runtime, language), true, options, settle);
 }
 
 async function findAdapter(options: OpenGpuOptions): Promise<AdapterSource> {
@@ -151,7 +153,7 @@ function oneLine(message: string): string {
   return message.split('\n').map((line) => line.trim()).filter((line) => line !== '' && !/^at .*\(.*\)$/.test(line)).join(' ');
 }
 
-function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean, note: (text: string) => void = console.warn): Gpu {
+function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean, { onNote: note = console.warn }: OpenGpuOptions, settle?: AdapterSource['settle']): Gpu {
   let label = 'an operation outside any scope';
   let pending: MGFError | null = null;
   let loss: MGFError | null = null;
@@ -179,6 +181,7 @@ function wrap(device: GPUDevice, profile: AdapterProfile, owned: boolean, note: 
 
   return {
     device, profile, lost, note,
+    settle: (profile.kind === 'cpu' && settle) || ((answer) => answer),
     failure() {
       if (loss) return loss;
       const error = pending;

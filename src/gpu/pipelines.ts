@@ -66,11 +66,11 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
     throw new MGFError('kernel', `kernel ${name} does not compile (line numbers are of the expanded text):\n${report.join('\n')}`);
   }
   try {
-    const pipeline = await device.createComputePipelineAsync({
+    const pipeline = await gpu.settle(device.createComputePipelineAsync({
       label: name,
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: 'main' },
-    });
+    }));
     return { name, wgsl, interface: kernelInterface, layout, pipeline };
   } catch (error) {
     throw new MGFError('kernel', `kernel ${name} was refused by the device: ${(error as Error).message}`, { cause: error });

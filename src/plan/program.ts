@@ -112,7 +112,7 @@ export class Program {
     if (staging) for (const [name, { region }] of this.#parts.outputs) encoder.copyBufferToBuffer(region.buffer, region.offset, staging, this.#outputOffsets.get(name)!, region.size);
     this.#gpu.scope(this.#parts.label, () => device.queue.submit([encoder.finish()]));
     if (!staging) {
-      await device.queue.onSubmittedWorkDone();
+      await this.#gpu.settle(device.queue.onSubmittedWorkDone());
       this.#raise();
       return {};
     }
@@ -121,7 +121,7 @@ export class Program {
 
   async #collect(buffer: GPUBuffer): Promise<Record<string, Float32Array<ArrayBuffer>>> {
     try {
-      await buffer.mapAsync(MapMode.READ);
+      await this.#gpu.settle(buffer.mapAsync(MapMode.READ));
     } catch (error) {
       this.#raise();
       throw new MGFError('device-lost', `${this.#parts.label}: reading back failed: ${(error as Error).message}`, { cause: error });
@@ -242,7 +242,7 @@ export async function readRegion(gpu: Gpu, { buffer, offset, size }: Region): Pr
   const encoder = device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, offset, staging, 0, staging.size);
   device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(MapMode.READ);
+  await gpu.settle(staging.mapAsync(MapMode.READ));
   const bytes = staging.getMappedRange().slice(0);
   staging.destroy();
   return bytes;

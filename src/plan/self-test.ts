@@ -165,7 +165,7 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
       encoder.copyBufferToBuffer(buffers[1]!, 0, staging, 0, staging.size);
       device.queue.submit([encoder.finish()]);
     });
-    await staging.mapAsync(MapMode.READ);
+    await gpu.settle(staging.mapAsync(MapMode.READ));
     const failure = gpu.failure();
     if (failure) throw failure;
     const got = staging.getMappedRange();

@@ -198,7 +198,7 @@ class Workplace {
       }
       const started = performance.now();
       this.#gpu.scope('measuring kernels', () => device.queue.submit([launch(repeats).finish()]));
-      await device.queue.onSubmittedWorkDone();
+      await this.#gpu.settle(device.queue.onSubmittedWorkDone());
       return performance.now() - started;
     };
   }
