@@ -53,3 +53,14 @@ function nodesBetween(graph: Graph, targets: readonly Value[], last: number): { 
   }
   return { values, nodes };
 }
+
+/** Everything that a value depends on, itself included: a parameter that is not among it has no gradient. */
+export function ancestors(value: Value): Set<Value> {
+  const seen = new Set<Value>(), queue = [value];
+  for (let v = queue.pop(); v; v = queue.pop()) {
+    if (seen.has(v)) continue;
+    seen.add(v);
+    for (const input of v.node?.inputs ?? []) if (input) queue.push(input);
+  }
+  return seen;
+}

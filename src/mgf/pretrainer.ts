@@ -3,6 +3,7 @@ import { anchorCapacity, negativeIndices } from '../audio/sampling.ts';
 import type { Batch } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
+import { ancestors } from '../graph/autograd.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { scalar } from '../graph/op.ts';
 import { grad } from '../ops/grad.ts';
@@ -235,7 +236,7 @@ async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: 
   const place = new Map<Value, Region>();
   let parameters = new Map<string, Value>();
   const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)));
-  // A parameter that the active losses do not reach (the mask vector without masks) has no gradient: its part of the buffer stays 0.
+  // A parameter that the active losses do not reach (the mask vector without masks, layers above the highest attached one) has no gradient: its part of the buffer stays 0.
   const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
   grad(built.total, trained.map(([, value]) => value), scalar(LOSS_SCALE)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
   const gradients = flat(store, built.graph, 'gradients', place);
@@ -249,17 +250,6 @@ async function compileUpdate(gpu: Gpu, train: TrainConfig, store: ParameterStore
   const graph = new Graph(), place = new Map<Value, Region>();
   const gradNormValue = optimise(train, store, graph, flat(store, graph, 'accumulated', place), place);
   return compile(gpu, graph, { place, outputs: { gradNorm: gradNormValue }, label: 'optimiser update' });
-}
-
-/** Everything that a value depends on. Layers above the highest attached one are reached by no loss. */
-function ancestors(value: Value): Set<Value> {
-  const seen = new Set<Value>(), queue = [value];
-  for (let v = queue.pop(); v; v = queue.pop()) {
-    if (seen.has(v)) continue;
-    seen.add(v);
-    for (const input of v.node?.inputs ?? []) if (input) queue.push(input);
-  }
-  return seen;
 }
 
 function batchInputs(batch: Batch): Record<string, HostArray> {
