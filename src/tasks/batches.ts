@@ -1,0 +1,120 @@
+/** Features as the batches that a head is trained and run on: standardised, gathered, padded. */
+import { permutation, randomStream } from '../audio/random.ts';
+import { halfToFloat } from '../train/safetensors.ts';
+import type { FeatureMatrix } from './features.ts';
+import type { HeadBatch } from './train-head.ts';
+
+/** A hidden state's column means and what columns are multiplied by after: 1 / deviation, 0 for a constant. */
+export interface Standard { readonly mean: Float64Array; readonly scale: Float64Array }
+
+/** f32 of every f16. */
+const HALF = Float32Array.from({ length: 65536 }, (_, bits) => halfToFloat(bits));
+const SHUFFLE = 10; // purpose counter of the rows' random stream
+
+/** Statistics over rows of a matrix. */
+export function standardOf({ width, data }: FeatureMatrix, rows: ArrayLike<number>): Standard {
+  const mean = new Float64Array(width), squares = new Float64Array(width), at = data instanceof Float32Array ? (i: number) => data[i]! : (i: number) => HALF[data[i]!]!;
+  for (let r = 0; r < rows.length; r++) for (let d = 0, i = rows[r]! * width; d < width; d++, i++) mean[d]! += at(i) / rows.length;
+  for (let r = 0; r < rows.length; r++) for (let d = 0, i = rows[r]! * width; d < width; d++, i++) squares[d]! += (at(i) - mean[d]!) ** 2 / rows.length;
+  return { mean, scale: squares.map((s, d) => (s > 1e-12 * (1 + mean[d]! ** 2) ? 1 / Math.sqrt(s) : 0)) };
+}
+
+/** Rows of a matrix, standardised, to `out` from element `at` on. */
+function gather({ width, data }: FeatureMatrix, { mean, scale }: Standard, rows: ArrayLike<number>, out: Float32Array, at: number): void {
+  const half = data instanceof Uint16Array;
+  for (let r = 0; r < rows.length; r++) {
+    for (let d = 0, i = rows[r]! * width; d < width; d++, i++, at++) out[at] = ((half ? HALF[data[i]!]! : data[i]!) - mean[d]!) * scale[d]!;
+  }
+}
+
+/** The states that a head reads, with their standards. */
+export interface Inputs { readonly matrices: readonly FeatureMatrix[]; readonly standards: readonly Standard[] }
+
+const filled = ({ matrices, standards }: Inputs, capacity: number, runs: readonly { rows: ArrayLike<number>; at: number }[]): Float32Array<ArrayBuffer>[] => matrices.map((matrix, m) => {
+  const out = new Float32Array(capacity * matrix.width);
+  for (const { rows, at } of runs) gather(matrix, standards[m]!, rows, out, at * matrix.width);
+  return out;
+});
+
+/** Rows that are classified one by one: pooled recordings, or frames. */
+export class RowBatches {
+  readonly #inputs: Inputs;
+  readonly #rows: Int32Array;
+  readonly #labels: Int32Array;
+  readonly #size: number;
+  readonly #seed: number;
+  #epoch = -1;
+  #order: Uint32Array = new Uint32Array();
+  #whole: HeadBatch | undefined;
+
+  /** rows: of the matrices, [n]; labels: their classes, [n]; size: of a batch. */
+  constructor(inputs: Inputs, rows: Int32Array, labels: Int32Array, options: { readonly size: number; readonly seed: number }) {
+    this.#inputs = inputs;
+    this.#rows = rows;
+    this.#labels = labels;
+    this.#size = options.size;
+    this.#seed = options.seed;
+  }
+
+  /** Training batches of an epoch; rows that fill no batch wait for another epoch's order. */
+  get count(): number { return Math.max(1, Math.floor(this.#rows.length / this.#size)); }
+
+  training(index: number, epoch: number): HeadBatch {
+    const n = this.#rows.length;
+    if (n <= this.#size) return this.#whole ??= this.#batch(Uint32Array.from({ length: n }, (_, i) => i), n);
+    if (epoch !== this.#epoch) [this.#epoch, this.#order] = [epoch, permutation(n, randomStream(this.#seed, epoch, 0, SHUFFLE))];
+    return this.#batch(this.#order.subarray(index * this.#size, (index + 1) * this.#size), this.#size);
+  }
+
+  /** All rows in order; `real` of each batch count, what follows is padding. */
+  * all(): Generator<{ batch: HeadBatch; real: number; labels: Int32Array }> {
+    const n = this.#rows.length, size = Math.min(n, this.#size);
+    for (let at = 0; at < n; at += size) {
+      const real = Math.min(size, n - at);
+      yield { batch: this.#batch(Uint32Array.from({ length: real }, (_, i) => at + i), size), real, labels: this.#labels.subarray(at, at + real) };
+    }
+  }
+
+  #batch(picked: Uint32Array, size: number): HeadBatch {
+    const labels = new Int32Array(size).fill(-100);
+    picked.forEach((i, k) => { labels[k] = this.#labels[i]!; });
+    return { shape: [size], labels: 0, targets: { labels }, features: filled(this.#inputs, size, [{ rows: Int32Array.from(picked, (i) => this.#rows[i]!), at: 0 }]) };
+  }
+}
+
+/** A recording for CTC. */
+export interface Sequence { readonly first: number; readonly frames: number; readonly target: readonly number[] }
+
+/** Frames and labels are padded to multiples of these, so that batches share programs. */
+const FRAME_STEP = 64, LABEL_STEP = 32;
+
+/** Recordings in padded batches of similar length. */
+export class SequenceBatches {
+  readonly #inputs: Inputs;
+  readonly #sequences: readonly Sequence[];
+  readonly #batches: number[][] = [];
+
+  constructor(inputs: Inputs, sequences: readonly Sequence[], size: number) {
+    this.#inputs = inputs;
+    this.#sequences = sequences;
+    const order = sequences.map((_, i) => i).sort((a, b) => sequences[a]!.frames - sequences[b]!.frames || a - b);
+    for (let at = 0; at < order.length; at += size) this.#batches.push(order.slice(at, at + size));
+  }
+
+  get count(): number { return this.#batches.length; }
+
+  /** A batch, and which sequences are in it. */
+  batch(index: number): { batch: HeadBatch; indices: readonly number[] } {
+    const indices = this.#batches[index]!, sequences = indices.map((i) => this.#sequences[i]!), B = sequences.length;
+    const upTo = (values: number[], step: number): number => Math.max(1, Math.ceil(Math.max(...values) / step)) * step;
+    const T = upTo(sequences.map((s) => s.frames), FRAME_STEP), S = upTo(sequences.map((s) => s.target.length), LABEL_STEP), targets = new Int32Array(B * S).fill(1);
+    sequences.forEach((s, b) => targets.set(s.target, b * S));
+    return {
+      indices, batch: {
+        shape: [B, T], labels: S,
+        features: filled(this.#inputs, B * T, sequences.map((s, b) => ({ rows: Int32Array.from({ length: s.frames }, (_, t) => s.first + t), at: b * T }))),
+        targets: { targets, input_lengths: Int32Array.from(sequences, (s) => s.frames), target_lengths: Int32Array.from(sequences, (s) => s.target.length) },
+      },
+    };
+  }
+}

@@ -1,0 +1,151 @@
+/** Training of a head on fixed features, on the device: AdamW, early stopping and the choice of a learning rate on the development split. */
+import { permutation, randomStream } from '../audio/random.ts';
+import { Graph, type Value } from '../graph/graph.ts';
+import { initialValues, type MGFParameter } from '../mgf/weights.ts';
+import { Weights } from '../nn/weights.ts';
+import { crossEntropy } from '../ops/cross_entropy.ts';
+import { ctcLoss } from '../ops/ctc.ts';
+import { reshape } from '../ops/elementwise.ts';
+import { grad } from '../ops/grad.ts';
+import { adamw, biasCorrections } from '../optim/adamw.ts';
+import { ProgramCache } from '../plan/cache.ts';
+import { compile } from '../plan/compile.ts';
+import { ParameterStore, type HostTensor, type StoreBuffer } from '../plan/parameters.ts';
+import type { Gpu } from '../gpu/device.ts';
+import type { HostArray, Program } from '../plan/program.ts';
+import type { Region } from '../plan/storage.ts';
+import { classifierLogits, classifierParameters, headStates, headWidth, type HeadSpec } from './head.ts';
+
+/**
+ * Standardised features and their targets. `shape`: [rows] with `labels` i32 [rows] (-100: does not count), or [B, T] with CTC's `targets` i32 [B, S],
+ * `input_lengths` and `target_lengths` i32 [B].
+ */
+export interface HeadBatch {
+  readonly shape: readonly number[];
+  /** One a state that the head reads, [...shape, width]. */
+  readonly features: readonly Float32Array<ArrayBuffer>[];
+  readonly targets: Readonly<Record<string, Int32Array<ArrayBuffer>>>;
+  /** Labels that a transcript may have; 0 where rows are classified. */
+  readonly labels: number;
+}
+
+/** How good a head is on the development split: the larger score wins, then the smaller loss. */
+export interface DevScore { readonly score: number; readonly loss: number }
+
+export interface HeadTraining {
+  readonly spec: HeadSpec;
+  readonly seed: number;
+  readonly learningRates: readonly number[];
+  /** The batches of an epoch, in any order. */
+  readonly batches: number;
+  batch(index: number, epoch: number): HeadBatch;
+  readonly maxEpochs: number;
+  /** Epochs between scores. */
+  readonly evaluateEvery: number;
+  /** Scores without a better one before training ends. */
+  readonly patience: number;
+  score(trainer: HeadTrainer): Promise<DevScore>;
+  readonly onScore?: ((learningRate: number, epoch: number, score: DevScore) => void) | undefined;
+}
+
+/** Shapes whose programs are kept, of training and of evaluation each. */
+const PROGRAMS = 16;
+const ORDER = 9; // purpose counter of the batches' random stream
+
+const better = (a: DevScore, b: DevScore): boolean => a.score > b.score || (a.score === b.score && a.loss < b.loss);
+
+/** A classifier with its moments on the device, and the programs that train and run it. */
+export class HeadTrainer {
+  readonly spec: HeadSpec;
+  readonly #gpu: Gpu;
+  readonly #parameters: readonly MGFParameter[];
+  readonly #store: ParameterStore;
+  readonly #training = new ProgramCache(PROGRAMS);
+  readonly #evaluation = new ProgramCache(PROGRAMS);
+  #steps = 0;
+
+  constructor(gpu: Gpu, spec: HeadSpec) {
+    this.#gpu = gpu;
+    this.spec = spec;
+    this.#parameters = classifierParameters(spec);
+    this.#store = new ParameterStore(gpu, this.#parameters, 'training');
+  }
+
+  /** Starting values from a seed; moments are forgotten. */
+  reset(seed: number): void {
+    this.#store.load(initialValues(this.#parameters, seed));
+    const encoder = this.#gpu.device.createCommandEncoder();
+    for (const name of ['gradients', 'expAvg', 'expAvgSq'] as const) encoder.clearBuffer(this.#store.flat(name).buffer);
+    this.#gpu.device.queue.submit([encoder.finish()]);
+    this.#steps = 0;
+  }
+
+  load(parameters: ReadonlyMap<string, HostTensor>): void { this.#store.load(parameters); }
+  save(): Promise<Map<string, HostTensor>> { return this.#store.save(); }
+
+  /** One AdamW step; resolves when the device is done with it. */
+  async step(batch: HeadBatch, learningRate: number): Promise<void> {
+    const corrections = biasCorrections(++this.#steps);
+    const program = await this.#training.get(key(batch), () => this.#compile(batch, true));
+    await program.step(inputs(batch), { lr: learningRate, ...corrections });
+  }
+
+  /** Logits [...shape, classes] and the mean loss of a batch. */
+  async run(batch: HeadBatch): Promise<{ logits: Float32Array; loss: number }> {
+    const program = await this.#evaluation.get(key(batch), () => this.#compile(batch, false)), { logits, loss } = await program.step(inputs(batch));
+    return { logits: logits!, loss: loss![0]! };
+  }
+
+  #compile(batch: HeadBatch, training: boolean): Promise<Program> {
+    const { spec } = this, store = this.#store, graph = new Graph(), place = new Map<Value, Region>(), parameters = store.declare(graph);
+    for (const [name, value] of parameters) place.set(value, store.region(name));
+    const input = (name: string, shape: readonly number[]): Value => graph.input(name, shape, 'i32');
+    const logits = classifierLogits(new Weights(parameters), headStates(spec).map((_, i) => graph.input(`features ${i}`, [...batch.shape, headWidth(spec)])), spec);
+    const B = batch.shape[0]!;
+    const loss = spec.task === 'asr' ? ctcLoss(logits, input('targets', [B, batch.labels]), input('input_lengths', [B]), input('target_lengths', [B]))
+      : crossEntropy(reshape(logits, [B, spec.classes]), input('labels', [B]));
+    if (!training) return compile(this.#gpu, graph, { place, outputs: { logits, loss }, label: 'head' });
+    grad(loss, [...parameters.values()]).forEach((g, i) => place.set(g, store.region([...parameters.keys()][i]!, 'gradients')));
+    const [values, gradients, first, second] = (['values', 'gradients', 'expAvg', 'expAvgSq'] as const satisfies StoreBuffer[]).map((name) => {
+      const flat = graph.state(name, [store.length]);
+      place.set(flat, store.flat(name));
+      return flat;
+    });
+    adamw(values!, gradients!, first!, second!, { decayCount: store.decayed });
+    return compile(this.#gpu, graph, { place, label: 'head training' });
+  }
+
+  destroy(): void {
+    this.#training.destroy();
+    this.#evaluation.destroy();
+    this.#store.destroy();
+  }
+}
+
+const key = (batch: HeadBatch): string => [...batch.shape, batch.labels].join();
+const inputs = ({ features, targets }: HeadBatch): Record<string, HostArray> => ({ ...Object.fromEntries(features.map((x, i) => [`features ${i}`, x])), ...targets });
+
+/**
+ * Trains a head once for each learning rate, each time until the development score stops rising, and leaves the best of all scored states in the trainer.
+ * The same seed starts and orders each of them.
+ */
+export async function trainHead(trainer: HeadTrainer, training: HeadTraining): Promise<{ learningRate: number; score: DevScore }> {
+  const { seed, batches } = training;
+  let best: DevScore = { score: -Infinity, loss: Infinity }, learningRate = training.learningRates[0]!, kept: Map<string, HostTensor> | undefined;
+  for (const rate of training.learningRates) {
+    trainer.reset(seed);
+    let top: DevScore = { score: -Infinity, loss: Infinity }, since = 0;
+    for (let epoch = 0; epoch < training.maxEpochs && since < training.patience; epoch++) {
+      for (const index of permutation(batches, randomStream(seed, epoch, 0, ORDER))) await trainer.step(training.batch(index, epoch), rate);
+      if ((epoch + 1) % training.evaluateEvery !== 0 && epoch + 1 < training.maxEpochs) continue;
+      const score = await training.score(trainer);
+      training.onScore?.(rate, epoch + 1, score);
+      since++;
+      if (better(score, top)) [top, since] = [score, 0];
+      if (!better(score, best)) continue;
+      [best, learningRate, kept] = [score, rate, await trainer.save()];
+    }
+  }
+  if (kept) trainer.load(kept);
+  return { learningRate, score: best };
+}
