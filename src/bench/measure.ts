@@ -1,5 +1,5 @@
 /** Checks and times engines on one workload. Nothing is timed that was not found right first. */
-import type { Precision } from '../gpu/device.ts';
+import type { Gpu, Precision } from '../gpu/device.ts';
 import type { Arm, Engine, HostTensors, Workload } from './contract.ts';
 import { referenceOf, type Reference } from './reference.ts';
 import { stepReferences } from './reference-step.ts';
@@ -16,6 +16,8 @@ export interface OwnArm extends Arm {
 export interface MeasureOptions extends Repetition {
   /** Take the device's clock where an arm has one; otherwise the wall's, which is the only one that all engines share. */
   readonly deviceClock?: boolean;
+  /** How to await a run (`Gpu.settle`): every engine's, so that none has the processor taken from its software adapter by the waiting itself. */
+  readonly settle?: Gpu['settle'];
   readonly progress?: (text: string) => void;
 }
 
@@ -89,7 +91,8 @@ export async function measure(arms: readonly Arm[], references: readonly Referen
   }
   const clockOf = (arm: Arm): ((set: number) => Promise<number>) | null => ((options.deviceClock && arm.deviceTime) || null);
   const standing = (): Arm[] => arms.filter((a) => !refused.has(a));
-  const run = async (arm: Arm, round: number): Promise<number> => (clockOf(arm) ?? ((set: number) => arm.run(set)))(round % references.length);
+  const settle = options.settle ?? (<T>(answer: Promise<T>): Promise<T> => answer);
+  const run = (arm: Arm, round: number): Promise<number> => settle((clockOf(arm) ?? ((set: number) => arm.run(set)))(round % references.length));
   for (const arm of standing()) await attempt(arm, async () => { await run(arm, 0); return null; });
   const started = performance.now();
   for (let round = 0; standing().length && wantsMore(round, (performance.now() - started) / standing().length, options); round++) {

@@ -69,7 +69,7 @@ function note(findings: Findings, suite: string, { name, flops, bytes }: Workloa
 
 /** Every workload on this engine; with `peers`, on every engine in turns, by the wall clock. */
 export async function runWorkloads(gpu: Gpu, ceilings: Ceilings, findings: Findings, options: SuiteOptions, peers: readonly Peer[] | null): Promise<void> {
-  const suite = peers ? 'peers' : 'kernels', timing: MeasureOptions = { seconds: options.seconds, deviceClock: !peers };
+  const suite = peers ? 'peers' : 'kernels', timing: MeasureOptions = { seconds: options.seconds, deviceClock: !peers, settle: gpu.settle };
   for (const workload of WORKLOADS) {
     const { name } = workload;
     if (!options.wanted(name) || (!peers && workload.suite !== 'kernels')) continue;
