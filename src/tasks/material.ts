@@ -54,14 +54,16 @@ function inputsOf(spec: HeadSpec, features: Features, train: readonly Place[]): 
   return { matrices, standards: matrices.map((matrix) => standardOf(matrix, rows)) };
 }
 
-/** When training ends. */
-type Limits = Pick<HeadTraining, 'maxEpochs' | 'evaluateEvery' | 'patience'>;
-/** An epoch over pooled recordings is one step. */
-const POOLED: Limits = { maxEpochs: 1000, evaluateEvery: 10, patience: 10 }, FRAMES: Limits = { maxEpochs: 30, evaluateEvery: 1, patience: 3 }, SEQUENCES: Limits = { maxEpochs: 60, evaluateEvery: 2, patience: 4 };
+/** When training ends: scores that a learning rate is tried for, that it goes on for, and that may pass without a better one. */
+interface Limits { readonly trial: number; readonly more: number; readonly patience: number }
+/** Pooled recordings are few: a whole run for every rate costs seconds. */
+const POOLED: Limits = { trial: 100, more: 0, patience: 10 }, FRAMES: Limits = { trial: 2, more: 20, patience: 2 }, SEQUENCES: Limits = { trial: 4, more: 40, patience: 4 };
+/** Between scores there is an epoch, or as many as make so many steps. */
+const STEPS_A_SCORE = 10;
 
-function training(spec: HeadSpec, limits: Limits, { seed, learningRates, onProgress }: MaterialOptions, rest: Pick<HeadTraining, 'batches' | 'batch' | 'score'>): HeadTraining {
-  const { maxEpochs } = limits, total = learningRates.length * maxEpochs;
-  return { spec, seed, learningRates, ...limits, ...rest, onScore: (rate, epoch) => onProgress?.(learningRates.indexOf(rate) * maxEpochs + epoch, total) };
+function schedule({ trial, more, patience }: Limits, batches: number): Pick<HeadTraining, 'batches' | 'trialEpochs' | 'moreEpochs' | 'evaluateEvery' | 'patience'> {
+  const evaluateEvery = Math.ceil(STEPS_A_SCORE / batches);
+  return { batches, trialEpochs: trial * evaluateEvery, moreEpochs: more * evaluateEvery, evaluateEvery, patience };
 }
 
 /** Recordings or frames that are classified one by one. */
@@ -86,10 +88,10 @@ class RowMaterial implements Material {
       this.#splits.set(split, new RowBatches(this.inputs, kept.map((i) => all[i]!), kept.map((i) => labels[i]!), { size: ROWS_A_STEP, seed: options.seed }));
     }
     const train = this.#splits.get('train')!;
-    this.training = training(spec, spec.pool === 'none' ? FRAMES : POOLED, options, {
-      batches: train.count, batch: (index, epoch) => train.training(index, epoch),
+    this.training = {
+      ...options, ...schedule(spec.pool === 'none' ? FRAMES : POOLED, train.count), batch: (index, epoch) => train.training(index, epoch),
       score: (trainer) => this.#score(trainer),
-    });
+    };
   }
 
   async #score(trainer: HeadTrainer): Promise<DevScore> {
@@ -142,7 +144,7 @@ class SequenceMaterial implements Material {
       this.#splits.set(split, new SequenceBatches(this.inputs, sequences, SEQUENCES_A_STEP));
     }
     const train = this.#splits.get('train')!;
-    this.training = training(spec, SEQUENCES, options, { batches: train.count, batch: (index) => train.batch(index).batch, score: (trainer) => this.#score(trainer) });
+    this.training = { ...options, ...schedule(SEQUENCES, train.count), batch: (index) => train.batch(index).batch, score: (trainer) => this.#score(trainer) };
   }
 
   async #score(trainer: HeadTrainer): Promise<DevScore> {

@@ -33,19 +33,22 @@ export interface HeadBatch {
 export interface DevScore { readonly score: number; readonly loss: number }
 
 export interface HeadTraining {
-  readonly spec: HeadSpec;
   readonly seed: number;
   readonly learningRates: readonly number[];
   /** The batches of an epoch, in any order. */
   readonly batches: number;
-  batch(index: number, epoch: number): HeadBatch;
-  readonly maxEpochs: number;
+  readonly batch: (index: number, epoch: number) => HeadBatch;
+  /** Epochs that each learning rate is tried for, at most. */
+  readonly trialEpochs: number;
+  /** Epochs that the best of them goes on for, and again at a third and a ninth of it, at most; 0: the trial was all. */
+  readonly moreEpochs: number;
   /** Epochs between scores. */
   readonly evaluateEvery: number;
   /** Scores without a better one before training ends. */
   readonly patience: number;
-  score(trainer: HeadTrainer): Promise<DevScore>;
-  readonly onScore?: ((learningRate: number, epoch: number, score: DevScore) => void) | undefined;
+  readonly score: (trainer: HeadTrainer) => Promise<DevScore>;
+  /** Epochs done and how many there can be. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /** Shapes whose programs are kept, of training and of evaluation each. */
@@ -71,16 +74,18 @@ export class HeadTrainer {
     this.#store = new ParameterStore(gpu, this.#parameters, 'training');
   }
 
-  /** Starting values from a seed; moments are forgotten. */
-  reset(seed: number): void {
-    this.#store.load(initialValues(this.#parameters, seed));
+  /** Starting values from a seed. */
+  reset(seed: number): void { this.load(initialValues(this.#parameters, seed)); }
+
+  /** Moments are forgotten. */
+  load(parameters: ReadonlyMap<string, HostTensor>): void {
+    this.#store.load(parameters);
     const encoder = this.#gpu.device.createCommandEncoder();
     for (const name of ['gradients', 'expAvg', 'expAvgSq'] as const) encoder.clearBuffer(this.#store.flat(name).buffer);
     this.#gpu.device.queue.submit([encoder.finish()]);
     this.#steps = 0;
   }
 
-  load(parameters: ReadonlyMap<string, HostTensor>): void { this.#store.load(parameters); }
   save(): Promise<Map<string, HostTensor>> { return this.#store.save(); }
 
   /** One AdamW step; resolves when the device is done with it. */
@@ -125,27 +130,50 @@ export class HeadTrainer {
 const key = (batch: HeadBatch): string => [...batch.shape, batch.labels].join();
 const inputs = ({ features, targets }: HeadBatch): Record<string, HostArray> => ({ ...Object.fromEntries(features.map((x, i) => [`features ${i}`, x])), ...targets });
 
+/** What a rate is divided by when the development score has stopped rising. */
+const FURTHER = [1, 3, 9];
+
 /**
- * Trains a head once for each learning rate, each time until the development score stops rising, and leaves the best of all scored states in the trainer.
- * The same seed starts and orders each of them.
+ * Trains a head with each learning rate from the same start, goes on from the best state with the best rate, then with smaller ones, each time until the development
+ * score stops rising, and leaves the best of all scored states in the trainer.
  */
 export async function trainHead(trainer: HeadTrainer, training: HeadTraining): Promise<{ learningRate: number; score: DevScore }> {
-  const { seed, batches } = training;
-  let best: DevScore = { score: -Infinity, loss: Infinity }, learningRate = training.learningRates[0]!, kept: Map<string, HostTensor> | undefined;
-  for (const rate of training.learningRates) {
-    trainer.reset(seed);
-    let top: DevScore = { score: -Infinity, loss: Infinity }, since = 0;
-    for (let epoch = 0; epoch < training.maxEpochs && since < training.patience; epoch++) {
-      for (const index of permutation(batches, randomStream(seed, epoch, 0, ORDER))) await trainer.step(training.batch(index, epoch), rate);
-      if ((epoch + 1) % training.evaluateEvery !== 0 && epoch + 1 < training.maxEpochs) continue;
+  const { seed, learningRates, trialEpochs, moreEpochs } = training, worst: DevScore = { score: -Infinity, loss: Infinity };
+  const total = learningRates.length * trialEpochs + FURTHER.length * moreEpochs;
+  let best = worst, learningRate = learningRates[0]!, kept: ReadonlyMap<string, HostTensor> | undefined, before = 0;
+  const train = async (rate: number, epochs: number, start: DevScore): Promise<void> => {
+    let top = start, since = 0;
+    for (let epoch = 0; epoch < epochs && since < training.patience; epoch++) {
+      await trainEpoch(trainer, training, rate, before + epoch);
+      if ((epoch + 1) % training.evaluateEvery !== 0 && epoch + 1 < epochs) continue;
       const score = await training.score(trainer);
-      training.onScore?.(rate, epoch + 1, score);
+      training.onProgress?.(before + epoch + 1, total);
       since++;
       if (better(score, top)) [top, since] = [score, 0];
-      if (!better(score, best)) continue;
-      [best, learningRate, kept] = [score, rate, await trainer.save()];
+      if (better(score, best)) [best, learningRate, kept] = [score, rate, await trainer.save()];
     }
+    before += epochs;
+  };
+  for (const rate of learningRates) {
+    trainer.reset(seed);
+    await train(rate, trialEpochs, worst);
+  }
+  const chosen = learningRate;
+  for (const divisor of moreEpochs > 0 ? FURTHER : []) {
+    if (kept) trainer.load(kept);
+    await train(chosen / divisor, moreEpochs, best);
   }
   if (kept) trainer.load(kept);
-  return { learningRate, score: best };
+  return { learningRate: chosen, score: best };
+}
+
+/** The next batch is made while the device works. */
+async function trainEpoch(trainer: HeadTrainer, { seed, batches, batch }: HeadTraining, rate: number, epoch: number): Promise<void> {
+  let before: Promise<void> | undefined;
+  for (const index of permutation(batches, randomStream(seed, epoch, 0, ORDER))) {
+    const next = batch(index, epoch);
+    await before;
+    before = trainer.step(next, rate);
+  }
+  await before;
 }
