@@ -1,0 +1,158 @@
+/** `mgf probe TASK`: how much of a label the features of a frozen model give away, beside random weights and log-mel. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
+import { MGFError } from '../errors.ts';
+import { readTask, sharedSpeakers } from '../tasks/data.ts';
+import { countsOf, probeTask } from '../tasks/probe.ts';
+import { TASKS } from '../tasks/task.ts';
+import { writeFileAtomically } from '../train/checkpoint.ts';
+import { adapterOption, cacheFolder, formatTable, ioError, jsonOption, listSkipped, plural, positiveInteger, print, say, seed, withGpu } from './common.ts';
+import { loadEncoderWeights } from './embed.ts';
+import type { Skipped } from '../audio/manifest.ts';
+import type { AdapterPreference } from '../gpu/device.ts';
+import type { Estimate, Metric, ProbeResult, ProbeRow, TaskData, TaskName } from '../tasks/task.ts';
+
+interface Options {
+  checkpoint: string;
+  data: string;
+  layer?: string;
+  head?: ProbeRow['head'];
+  pool?: 'mean' | 'mean+std';
+  families?: string[];
+  fold?: number | 'all';
+  alignments?: string;
+  beam?: number;
+  seed: number;
+  out?: string;
+  /** false: --no-cache. */
+  cache?: string | false;
+  adapter?: AdapterPreference;
+  json?: boolean;
+}
+
+const words = (text: string): string[] => text.split(',').map((w) => w.trim()).filter(Boolean);
+
+function fold(text: string): number | 'all' {
+  const value = Number(text);
+  if (text !== 'all' && (text.trim() === '' || !Number.isInteger(value) || value < 0)) throw new MGFError('usage', `--fold is ${JSON.stringify(text)}, but must be a fold's number or all.`);
+  return text === 'all' ? 'all' : value;
+}
+
+export function probeCommand(): Command {
+  return new Command('probe').summary('ask what a trained model\'s features know: phones, speakers, words, emotions')
+    .description('Trains a small classifier on the features of a frozen model and scores it on recordings that it never heard, beside the same network with random '
+      + 'weights and log-mel. Learning rate and the moment to stop are chosen on a development split; intervals are 95 % bootstrap over recordings.')
+    .argument('<task>', TASKS.join(', '))
+    .requiredOption('--checkpoint <file>', 'checkpoint, folder of a run (its newest checkpoint), or a wav2vec 2.0 model.safetensors with its config.json')
+    .requiredOption('--data <folder>', 'labelled recordings: a folder with the task\'s manifest (phonemes/utterances.tsv, speakers/speakers.tsv, asr/asr.tsv, emotion/emotion.tsv), or a manifest')
+    .option('--layer <n>', 'hidden state: 0 is the input of the first layer; sum: a learned weighted sum of all; all: a row for each (default: the middle one)')
+    .addOption(new Option('--head <kind>', 'linear, or mlp: one hidden layer of 1024 units').choices(['linear', 'mlp']).default('linear'))
+    .addOption(new Option('--pool <how>', 'speaker, emotion: over time (default: mean+std)').choices(['mean', 'mean+std']))
+    .addOption(new Option('--families <list>', 'only these corpora, such as ravdess: the family or source column, or the folder after audio/').argParser(words))
+    .addOption(new Option('--fold <n>', 'emotion: the fold to test on, or all: each in turn, scored together (default: the split of the manifest)').argParser(fold))
+    .option('--alignments <file>', 'phoneme: the table of phones (default: alignments.tsv beside the manifest)')
+    .addOption(new Option('--beam <n>', 'asr: width of a prefix beam search (default: the best path)').argParser(positiveInteger))
+    .addOption(new Option('--seed <n>', 'of the development split, the random network, the classifier and the bootstrap').argParser(seed).default(0))
+    .option('--out <folder>', 'also write probe-TASK.json there, for mgf report')
+    .option('--cache <folder>', 'where features are kept (default: the user\'s cache folder)').option('--no-cache', 'keep no features')
+    .addOption(adapterOption()).addOption(jsonOption())
+    .addHelpText('after', `
+Examples:
+  mgf probe phoneme --checkpoint runs/first --data labelled/
+  mgf probe speaker --checkpoint runs/first --data labelled/ --layer all --out runs/first
+  mgf probe emotion --checkpoint runs/first --data labelled/ --families ravdess --fold all
+  mgf probe asr --checkpoint runs/first/best.safetensors --data labelled/ --layer sum --head mlp --beam 20`)
+    .action((task: string, options: Options) => runProbe(task, options));
+}
+
+async function runProbe(name: string, options: Options): Promise<void> {
+  const task = TASKS.find((t) => t === name);
+  if (!task) throw new MGFError('usage', `There is no task ${JSON.stringify(name)}; the tasks are ${TASKS.join(', ')}.`);
+  const data = await readFolds(task, options), { path, config, parameters } = await loadEncoderWeights(options.checkpoint), layers = chosenLayers(options.layer, config.num_hidden_layers);
+  const { out, cache = cacheFolder('features') } = options;
+  if (out !== undefined) await mkdir(out, { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', out); });
+  for (const line of notes(data)) say(line);
+  await withGpu(options.adapter, async (gpu) => {
+    const progress = liveLine();
+    const result = await probeTask({
+      gpu, data, config, parameters, checkpoint: path, head: options.head, pool: options.pool, seed: options.seed, beam: options.beam, cache: cache === false ? undefined : cache,
+      ...(layers && { layers }), onProgress: progress.update, onRow: () => progress.clear(),
+    });
+    progress.clear();
+    if (out !== undefined) {
+      const file = join(out, `probe-${task}.json`);
+      await writeFileAtomically(file, [new TextEncoder().encode(`${JSON.stringify(result, null, 2)}\n`)]).catch((error: unknown) => { throw ioError(error, 'write', file); });
+    }
+    print(options.json ? JSON.stringify(result, null, 2) : formatProbe(result));
+  });
+}
+
+/** One data set, or each fold's. */
+async function readFolds(task: TaskName, { data, fold: chosen, families, alignments, seed: dev }: Options): Promise<TaskData[]> {
+  if (chosen !== undefined && task !== 'emotion') throw new MGFError('usage', `--fold is for the emotion task; the ${task} task has one test split.`);
+  const skipped: Skipped[] = [], first = await readTask(task, data, { families, alignments, seed: dev, ...(typeof chosen === 'number' && { fold: chosen }), onSkipped: (s) => skipped.push(...s) });
+  if (skipped.length > 0) {
+    say(`Left out ${plural(skipped.length, 'recording')}:`);
+    for (const line of listSkipped(skipped)) say(line);
+  }
+  if (chosen !== 'all') return [first];
+  const names = [...new Set(first.items.map((item) => Number(item.columns['fold'])))].sort((a, b) => a - b);
+  return Promise.all(names.map((n) => readTask(task, data, { families, seed: dev, fold: n })));
+}
+
+function* notes([data]: readonly TaskData[]): Generator<string> {
+  const { train, dev, test } = countsOf(data!), shared = data!.task === 'asr' ? sharedSpeakers(data!) : [];
+  yield `${plural(data!.classes.length, data!.task === 'asr' ? 'character' : 'class', data!.task === 'asr' ? 'characters' : 'classes')}; ${train} recordings to train on, ${dev} to choose by, ${test} to test on.`;
+  if (shared.length > 0) yield `Note: ${plural(shared.length, 'speaker')} of the test split are heard in training too, as the corpus splits it.`;
+}
+
+function chosenLayers(text: string | undefined, layers: number): (number | 'sum')[] | undefined {
+  if (text === undefined) return undefined;
+  if (text === 'sum') return ['sum'];
+  if (text === 'all') return Array.from({ length: layers + 1 }, (_, i) => i);
+  const layer = Number(text);
+  if (text.trim() === '' || !Number.isInteger(layer) || layer < 0 || layer > layers) {
+    throw new MGFError('usage', `--layer is ${JSON.stringify(text)}, but this model has the hidden states 0 to ${layers}; give one of them, sum or all.`);
+  }
+  return [layer];
+}
+
+/** A line that is written over on a terminal; elsewhere a line every ten seconds. */
+function liveLine(): { update: (stage: string, done: number, total: number) => void; clear: () => void } {
+  let shown = performance.now(), live = false;
+  const clear = (): void => {
+    if (live) process.stderr.write('\r\x1b[K');
+    live = false;
+  };
+  return {
+    clear, update: (stage, done, total) => {
+      const text = `${stage}: ${Math.floor((100 * done) / total)} %`;
+      if (process.stderr.isTTY) {
+        process.stderr.write(`\r\x1b[K${text}`);
+        live = true;
+      } else if (performance.now() - shown > 10000) {
+        shown = performance.now();
+        say(text);
+      }
+    },
+  };
+}
+
+const TITLES: Readonly<Record<Metric, string>> = { accuracy: 'accuracy', phone_error_rate: 'phone error rate', unweighted_average_recall: 'average recall', cer: 'CER', wer: 'WER' };
+const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
+
+/** A row for the whole test split and one for each part of it, for each kind of features. */
+export function formatProbe({ task, checkpoint, counts, majority, rows }: ProbeResult): string {
+  const metrics = Object.keys(rows[0]!.metrics) as Metric[];
+  const cells = (found: Readonly<Partial<Record<Metric, Estimate>>>): string[] => metrics.flatMap((m) => {
+    const { value, interval } = found[m]!;
+    return [percent(value), `${percent(interval[0])} to ${percent(interval[1])}`];
+  });
+  const lines = rows.flatMap((row) => {
+    const parts = Object.entries(row.parts), head = [row.features, row.layer === null ? '' : String(row.layer), row.pool === 'none' ? row.head : `${row.head}, ${row.pool}`];
+    return [[...head, 'all', ...cells(row.metrics)], ...(parts.length > 1 ? parts.map(([name, found]) => ['', '', '', name, ...cells(found)]) : [])];
+  });
+  const table = formatTable(['features', 'layer', 'head', 'test', ...metrics.flatMap((m) => [TITLES[m], '95 % interval'])], lines);
+  return `${task}, ${checkpoint}\n${table}\n${majority === undefined ? '' : `The commonest class of training: ${percent(majority)}. `}${counts.train} recordings to train on, ${counts.dev} to choose by, ${counts.test} to test on.`;
+}
