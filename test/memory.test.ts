@@ -6,6 +6,7 @@ import { add, elementwise, reshape, scale } from '../src/ops/elementwise.ts';
 import { linear } from '../src/ops/linear.ts';
 import { matmul } from '../src/ops/matmul.ts';
 import { compile } from '../src/plan/compile.ts';
+import { planImages, type ImageAccess } from '../src/plan/images.ts';
 import { placeBlocks, type Block } from '../src/plan/memory.ts';
 import type { Program } from '../src/plan/program.ts';
 import type { Gpu } from '../src/gpu/device.ts';
@@ -33,6 +34,29 @@ test('no two blocks that live at the same time share a slot, and each fits its s
     assert.ok(total <= blocks.reduce((x, b) => x + b.bytes, 0));
     for (let t = 0; t < 120; t++) assert.ok(total >= blocks.reduce((x, b) => x + (b.first <= t && t <= b.last ? b.bytes : 0), 0));
   }
+});
+
+test('every image holds what its tensor holds when a dispatch reads it, and copies are made together, in 300 random plans', () => {
+  const next = generator(2), pick = (n: number): number => Math.floor(next() * n);
+  const device = { createTexture: () => { const texture = { createView: () => texture }; return texture; } } as unknown as GPUDevice;
+  let stops = 0, reading = 0;
+  for (let round = 0; round < 300; round++) {
+    const buffers = Array.from({ length: 6 }, () => ({ size: 16384 * (1 + pick(5)) }) as GPUBuffer);
+    const values = buffers.map((buffer, i) => ({ value: { id: i } as Value, from: { buffer, offset: 0, size: 16 * (1 + pick(buffer.size / 16)) } }));
+    const accesses = Array.from({ length: 60 }, (): ImageAccess => {
+      const written = pick(3) ? buffers[pick(6)]! : null, read = values.filter((v) => v.from.buffer !== written && next() < 0.3);
+      return { reads: new Map(read.map((v) => [v.value, v.from])), writes: new Set(written ? [written] : []) };
+    });
+    const plan = planImages(device, 'test', accesses), age = new Map(buffers.map((b) => [b, 0])), held = new Map<unknown, string>();
+    accesses.forEach(({ reads, writes }, i) => {
+      if (plan.copies(i).length) stops++;
+      if (reads.size) reading++;
+      for (const { from, texture } of plan.copies(i)) held.set(texture, `${buffers.indexOf(from.buffer)} ${age.get(from.buffer)!}`);
+      for (const [value, from] of reads) assert.is(held.get(plan.view(i, value)), `${value.id} ${age.get(from.buffer)!}`, `round ${round}, dispatch ${i}`);
+      for (const buffer of writes) age.set(buffer, age.get(buffer)! + 1);
+    });
+  }
+  assert.ok(stops < 0.4 * reading, `${stops} stops for ${reading} dispatches that read images`);
 });
 
 test('blocks one after the other take one slot, blocks at once take one each', () => {

@@ -6,7 +6,7 @@ import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
 import type { Dispatch, Scalar, View } from '../graph/op.ts';
 import { fuseMaps, type Launches } from './fuse.ts';
-import { planImages, type ImageAccess } from './images.ts';
+import { planImages, wholeRows, type ImageAccess } from './images.ts';
 import { placeBlocks } from './memory.ts';
 import { Program, type PlannedDispatch } from './program.ts';
 import { withoutWrongVariants } from './self-test.ts';
@@ -61,12 +61,13 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   const { device } = gpu;
   device.pushErrorScope('out-of-memory');
   const storage = BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST;
-  const slots = plan.slotBytes.map((size, i) => device.createBuffer({ label: `${label} slot ${i}`, size, usage: storage }));
+  const create = (name: string, bytes: number): GPUBuffer => device.createBuffer({ label: name, size: gpu.profile.images ? wholeRows(bytes) : bytes, usage: storage });
+  const slots = plan.slotBytes.map((bytes, i) => create(`${label} slot ${i}`, bytes));
   const regions = new Map<Value, Region>(placed);
   transient.forEach((v, i) => regions.set(v, { buffer: slots[plan.slotOf[i]!]!, offset: 0, size: byteSize(v.shape) }));
   const owned = [...slots], computed = [...slots];
   for (const v of resident) {
-    const buffer = device.createBuffer({ label: v.name, size: byteSize(v.shape), usage: storage });
+    const buffer = create(v.name, byteSize(v.shape));
     if (v.data) device.queue.writeBuffer(buffer, 0, v.data);
     regions.set(v, { buffer, offset: 0, size: byteSize(v.shape) });
     owned.push(buffer);

@@ -5,7 +5,7 @@ import { BufferUsage, MapMode } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import type { Dispatch, KernelCheck } from '../graph/op.ts';
 import { ANYTHING, WRITTEN } from '../ops/check.ts';
-import { copyToImage, createImage, type ImageCopy } from './images.ts';
+import { copyToImage, createImage, imageCopy, type ImageCopy } from './images.ts';
 import { writeField } from './storage.ts';
 
 /** A variant that is not used on a device. */
@@ -144,7 +144,7 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
     const from = { buffer: buffers[buffer]!, offset, size };
     if (!image) return from;
     const texture = createImage(device, 'self-test', size);
-    images.push({ from, texture });
+    images.push(imageCopy(from, texture));
     return texture.createView();
   };
   try {
