@@ -1,20 +1,24 @@
 /** The ablation: its grid, its folder, its table and picture. A number made of the weights stands in for the probes, which have tests of their own. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readManifest } from '../src/audio/manifest.ts';
 import { SCALES } from '../src/mgf/config.ts';
+import { initialValues, mgfParameters } from '../src/mgf/weights.ts';
 import { presetRunConfig } from '../src/mgf/presets.ts';
 import { ablationRows, chooseRows, readAblation, rowConfig, runAblation, type AblationOptions, type Subject } from '../src/tasks/ablation.ts';
 import { ablationPlot } from '../src/tasks/ablation-plot.ts';
+import { labelledScorer } from '../src/tasks/ablation-score.ts';
 import { ablationMarkdown, compareRows, isClear } from '../src/tasks/ablation-table.ts';
 import { readResumePoint } from '../src/train/loop.ts';
 import { readJsonl } from '../src/train/logs.ts';
 import type { AblationRow } from '../src/tasks/task.ts';
 import { wav } from './audio-wav.ts';
-import { openTestGpu } from './gpu.ts';
+import { openTestGpu, testAdapter } from './gpu.ts';
 import { failsWith, speechLike } from './harness.ts';
 
 const gpu = await openTestGpu();
@@ -57,14 +61,14 @@ for (let c = 0; c < 5; c++) writeFileSync(join(folder, `clip-${c}.wav`), wav([sp
 const { items } = await readManifest(folder);
 
 /** A share that hangs on every weight. */
-function fakeScore({ source, parameters, seed }: Subject): AblationRow['scores'] {
-  let sum = 0;
+function fakeScore({ parameters }: Subject): AblationRow['scores'] {
+  let sum = 0.25;
   for (const { data } of parameters?.values() ?? []) for (const v of data) sum += Math.abs(v);
-  const value = parameters ? sum % 1 : source === 'random' ? seed / 10 : 0.25;
+  const value = sum % 1;
   return { phoneme: { value, interval: [value - 0.1, value + 0.1] }, speaker: { value: 1 - value, interval: [0, 1] } };
 }
 const options = (out: string, more: Partial<AblationOptions> = {}): AblationOptions => ({
-  gpu, base: mel, preset: 'nano-mel', items, data: 'made up', labels: 'none', rows: ablationRows(mel.mgf), seeds: [1], out: join(folder, out), score: (s) => Promise.resolve(fakeScore(s)), ...more,
+  gpu, base: mel, preset: 'nano-mel', items, data: 'made up', probes: { labels: 'none', tasks: ['phoneme', 'speaker'] }, rows: ablationRows(mel.mgf), seeds: [1], out: join(folder, out), score: (s) => Promise.resolve(fakeScore(s)), ...more,
 });
 
 for (const [preset, base] of [['nano-mel', mel], ['nano', conv]] as const) {
@@ -86,7 +90,7 @@ for (const [preset, base] of [['nano-mel', mel], ['nano', conv]] as const) {
         if (name.startsWith('heads.')) assert.ok(data.some((v) => v !== 0), `${row.name}: ${name} has no gradient`);
       }
     }
-    assert.is(new Set(trained.map((r) => r.scores.phoneme!.value)).size, trained.length);
+    assert.is(new Set(result.rows.map((r) => r.scores.phoneme!.value)).size, result.rows.length);
   });
 }
 
@@ -124,9 +128,71 @@ test('a grid that is interrupted within a training and started again ends as one
 test('a folder with another ablation or a damaged result is refused, and so is a run by the clock', async () => {
   await failsWith('checkpoint', /config\.json was made with another configuration: steps is 3 there and 4 here/, () => runAblation(options('grid-nano-mel', { base: small('nano-mel', { train: { steps: 4 } }) })));
   await failsWith('checkpoint', /data is ".*made up" there/, () => runAblation(options('grid-nano-mel', { data: 'others' })));
+  await failsWith('checkpoint', /probes\.families is null there and \["timit"\] here/, () => runAblation(options('grid-nano-mel', { probes: { labels: 'none', tasks: ['phoneme', 'speaker'], families: ['timit'] } })));
   await failsWith('usage', /counted in steps/, () => runAblation(options('clock', { base: small('nano-mel', { train: { minutes: 1 } }) })));
   writeFileSync(join(folder, 'straight', 'ablation.json'), '{"rows": [{"name": "all"}]}');
   await failsWith('data', /ablation\.json is damaged/, () => readAblation(join(folder, 'straight')));
+});
+
+// --------------------------------------------------------------------------------------------------------- probes, the command
+
+/** Three made-up voices, eight clips each, two of them for the test. */
+function labelled(): string {
+  const at = join(folder, 'labelled'), lines = ['path\tspeaker\tsplit'];
+  mkdirSync(join(at, 'speakers'), { recursive: true });
+  mkdirSync(join(at, 'audio'), { recursive: true });
+  for (let voice = 0; voice < 3; voice++) {
+    const whole = speechLike(8 * 8000, 11 + voice);
+    for (let c = 0; c < 8; c++) {
+      writeFileSync(join(at, 'audio', `${voice}-${c}.wav`), wav([whole.subarray(c * 8000, (c + 1) * 8000).map((v) => 0.2 * v)]));
+      lines.push(`audio/${voice}-${c}.wav\tvoice ${voice}\t${c < 6 ? 'train' : 'test'}`);
+    }
+  }
+  writeFileSync(join(at, 'speakers', 'speakers.tsv'), `${lines.join('\n')}\n`);
+  return at;
+}
+const labels = labelled();
+
+test('the same weights get the same score, and log-mel needs none', async () => {
+  const score = await labelledScorer(gpu, labels, { tasks: ['speaker'] }), { mgf } = mel, parameters = initialValues(mgfParameters(mgf, []), 1);
+  const network = await score({ mgf, parameters }), logMel = await score({ mgf, parameters: null });
+  assert.equal(Object.keys(network), ['speaker']);
+  assert.equal(await score({ mgf, parameters: new Map([...parameters].reverse()) }), network);
+  assert.ok(logMel.speaker!.value > 0.6, `three voices are told apart better than by chance, not at ${logMel.speaker!.value}`);
+  await failsWith('data', /no phonemes\/utterances\.tsv/, () => labelledScorer(gpu, labels, { tasks: ['phoneme'] }));
+});
+
+const program = fileURLToPath(new URL('../mgf.js', import.meta.url));
+function ablate(args: readonly string[]): Promise<{ status: number | null; out: string; err: string }> {
+  const adapter = testAdapter() ? ['--adapter', testAdapter()!] : [];
+  return new Promise((done) => {
+    const child = spawn(process.execPath, [program, 'ablate', folder, '--labels', labels, '--preset', 'nano-mel', '--tasks', 'speaker', ...args, ...adapter], { cwd: folder });
+    let out = '', err = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text; });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => { err += text; });
+    child.on('close', (status) => done({ status, out, err }));
+  });
+}
+
+test('the command writes results, table and picture, and a second one finds nothing left to do', async () => {
+  const args = ['--rows', 'all,swap-sentence,log-mel', '--seeds', '4', '--steps', '2', '--set', 'crop_seconds=0.5', '--set', 'utterances_per_batch=2', '--out', 'told'];
+  const first = await ablate(args), at = join(folder, 'told');
+  assert.is(first.status, 0, first.err);
+  for (const text of ['1 of 3: all, seed 4', '3 of 3 done', /swap-sentence +1 /, 'Plot: ']) assert.match(first.out, text);
+  assert.equal((JSON.parse(readFileSync(join(at, 'ablation.json'), 'utf8')) as { rows: AblationRow[] }).rows.map((r) => [r.name, r.seed, r.steps]), [['all', 4, 2], ['swap-sentence', 4, 2], ['log-mel', 4, 0]]);
+  assert.match(readFileSync(join(at, 'ablation.md'), 'utf8'), '| `swap-sentence` | 1 |');
+  assert.ok(existsSync(join(at, 'ablation.svg')));
+  const again = await ablate([...args, '--json']);
+  assert.is(again.status, 0, again.err);
+  assert.not.match(again.err, 'of 3: ');
+  assert.is((JSON.parse(again.out) as { rows: unknown[] }).rows.length, 3);
+});
+
+test('the command refuses a row and a task that there are not', async () => {
+  const [row, task] = await Promise.all([ablate(['--rows', 'all,swap-sentense']), ablate(['--tasks', 'speakers'])]);
+  assert.match(row.err, /no row "swap-sentense"; the nearest is "swap-sentence"/);
+  assert.match(task.err, /--tasks takes phoneme, speaker, emotion, not "speakers"/);
+  assert.equal([row.status, task.status], [2, 2]);
 });
 
 // --------------------------------------------------------------------------------------------------------------- table, picture

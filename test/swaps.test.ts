@@ -241,7 +241,6 @@ test('a run with a swap is logged, raises no alarm for the accuracy that it lack
     assert.type(line![scale], 'number');
     const html = readFileSync(await writeRunReport({ runDir: out, title: 'A swap', preset: 'nano-mel', adapter: 'here', run, result, next: [] }), 'utf8');
     assert.match(html, scale === 'phoneme' ? 'Mean absolute error of the log-mel of masked frames' : /find a frame(&#39;|')s log-mel among/);
-    assert.is(html.includes('A recording and what the model made of it'), scale === 'phoneme');
   }
 });
 

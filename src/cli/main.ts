@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-/** The command line: `mgf pretrain | embed | probe | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+/** The command line: `mgf pretrain | embed | probe | ablate | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { MGFError } from '../errors.ts';
 import { adapterOption, jsonOption, print, withGpu } from './common.ts';
+import { ablateCommand } from './ablate.ts';
 import { benchCommand } from './bench.ts';
 import { conformanceCommand } from './conformance.ts';
 import { embedCommand } from './embed.ts';
@@ -38,7 +39,7 @@ function program(): Command {
     .usage('COMMAND [options]').helpCommand(false)
     .addHelpText('after', '\nStart with:\n  mgf quickstart               real speech, a small model, a report: under ten minutes\n'
       + '  mgf pretrain FOLDER --out runs/mine\n  mgf COMMAND --help           options and examples of a command');
-  for (const command of [quickstartCommand(), pretrainCommand(version()), embedCommand(), probeCommand(), infoCommand(), conformanceCommand(), benchCommand(version())]) mgf.addCommand(command);
+  for (const command of [quickstartCommand(), pretrainCommand(version()), embedCommand(), probeCommand(), infoCommand(), conformanceCommand(), ablateCommand(version()), benchCommand(version())]) mgf.addCommand(command);
   for (const command of [mgf, ...mgf.commands]) {
     command.exitOverride().configureOutput({
       outputError: (text, write) => write(text.replace(/^error: /, 'mgf: ')),

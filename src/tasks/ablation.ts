@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { BatchSource } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
 import { assertSameConfig, nearestName, overrideRunConfig, SCALES } from '../mgf/config.ts';
+import { initialValues, mgfParameters } from '../mgf/weights.ts';
 import { CheckpointStore, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
 import { readJsonl } from '../train/logs.ts';
 import { pretrain, readResumePoint } from '../train/loop.ts';
@@ -13,7 +14,7 @@ import type { Gpu } from '../gpu/device.ts';
 import type { MGFConfig, Objectives, RunConfig, Scale } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { PretrainHooks } from '../train/loop.ts';
-import type { AblationResult, AblationRow, FeatureSource } from './task.ts';
+import type { AblationResult, AblationRow } from './task.ts';
 
 // ---------------------------------------------------------------------------------------------------------------------- grid
 
@@ -23,7 +24,7 @@ const OTHER_KIND: { readonly [S in keyof Objectives]: Readonly<Record<Objectives
 };
 
 /** Rows that train nothing: the network's starting weights, and log-mel frames. */
-const UNTRAINED: readonly FeatureSource[] = ['random', 'log-mel'];
+const UNTRAINED: readonly string[] = ['random', 'log-mel'];
 
 /** The rows of the grid for a configuration: of the scales that it trains (three with the mel front end). */
 export function ablationRows({ loss_weights }: Pick<MGFConfig, 'loss_weights'>): string[] {
@@ -50,14 +51,11 @@ export function rowConfig(base: RunConfig, name: string, seed: number): RunConfi
 
 // ----------------------------------------------------------------------------------------------------------------------- run
 
-/** What a row's features come from: a trained network, the same one untrained, or none. */
+/** What a row's features come from. */
 export interface Subject {
-  readonly source: FeatureSource;
   readonly mgf: MGFConfig;
-  /** Weights by name; null unless trained. */
+  /** Weights by name, trained or as they start; null: log-mel, without a network. */
   readonly parameters: ReadonlyMap<string, HostTensor> | null;
-  /** Of the network's starting weights. */
-  readonly seed: number;
 }
 
 export interface AblationHooks extends Pick<PretrainHooks, 'onScan' | 'onProgress'> {
@@ -75,9 +73,9 @@ export interface AblationOptions {
   preset: string;
   items: readonly Utterance[];
   skipped?: readonly Skipped[];
-  /** What the data and the labels are called; a folder goes on only with the same ones. */
+  /** The recordings' place, and what the probes are made of; a folder goes on only with the same ones. */
   data: string;
-  labels: string;
+  probes: { readonly labels: string; readonly tasks: readonly string[]; readonly families?: readonly string[] | undefined };
   rows: readonly string[];
   seeds: readonly number[];
   /** Gets ablation.json, config.json and a run's folder a cell (`runs/ROW-SEED`). */
@@ -89,7 +87,7 @@ export interface AblationOptions {
 }
 
 const bytes = (text: string): Uint8Array[] => [new TextEncoder().encode(text)];
-const isTrained = (name: string): boolean => !(UNTRAINED as readonly string[]).includes(name);
+const isTrained = (name: string): boolean => !UNTRAINED.includes(name);
 
 /**
  * Trains and scores every cell of rows x seeds that `out` does not hold yet, a seed after the other, so that the first is a whole grid soonest. A training
@@ -121,7 +119,7 @@ export async function runAblation(options: AblationOptions): Promise<{ result: A
         trained = await train(options, run, name, audio.source);
         if (!trained) return { result: result(), interrupted: true };
       }
-      const scores = await score({ source: isTrained(name) ? 'mgf' : name as FeatureSource, mgf: run.mgf, parameters: trained?.parameters ?? null, seed });
+      const scores = await score({ mgf: run.mgf, parameters: trained?.parameters ?? (name === 'random' ? initialValues(mgfParameters(run.mgf, []), seed) : null) });
       const row: AblationRow = { name, seed, steps: trained?.steps ?? 0, losses: trained?.losses ?? {}, scores };
       finished.push(row);
       await writeFileAtomically(join(out, 'ablation.json'), bytes(`${JSON.stringify(result(), null, 2)}\n`));
@@ -165,9 +163,9 @@ export async function readAblation(out: string): Promise<AblationRow[]> {
 }
 
 /** Whether a folder is new or holds this very ablation, perhaps with other rows and seeds. */
-async function checkFolder({ base, data, labels, out }: AblationOptions): Promise<void> {
+async function checkFolder({ base, data, probes, out }: AblationOptions): Promise<void> {
   const path = join(out, 'config.json'), { seed: _, ...train } = base.train;
-  const wanted = { data: resolve(data), labels: resolve(labels), ...base.mgf, ...train };
+  const wanted = { data: resolve(data), probes: { labels: resolve(probes.labels), tasks: probes.tasks, families: probes.families ?? null }, ...base.mgf, ...train };
   const text = await readFile(path, 'utf8').catch(() => undefined);
   if (text !== undefined) {
     let found: object;
