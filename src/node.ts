@@ -43,3 +43,10 @@ export { renderReport } from './report/report.ts';
 export type { ReportData } from './report/report.ts';
 export { linearProbe } from './report/probe.ts';
 export type { LinearProbeOptions, LinearProbeResult } from './report/probe.ts';
+
+// Downstream tasks: labelled recordings, probes on frozen features.
+export { frameLabels, readTask, sharedSpeakers } from './tasks/data.ts';
+export type { TaskDataOptions } from './tasks/data.ts';
+export { probe, probeTask } from './tasks/probe.ts';
+export type { ProbeOptions, ProbeSettings, ProbeTaskOptions, TrainedHead } from './tasks/probe.ts';
+export type { Estimate, Metric, Phone, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './tasks/task.ts';
