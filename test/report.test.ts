@@ -4,6 +4,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { randomStream } from '../src/audio/random.ts';
 import type { MGFError } from '../src/errors.ts';
+import { MGF_DEFAULTS } from '../src/mgf/config.ts';
 import { matrixImage, palette } from '../src/report/png.ts';
 import { linearProbe } from '../src/report/probe.ts';
 import type { ProbeSet } from '../src/report/probe.ts';
@@ -30,12 +31,10 @@ function report(changes: Partial<ReportData> = {}): ReportData {
   const mel = Float32Array.from({ length: frames * 80 }, (_, i) => Math.sin(i / 50));
   const wave = Float32Array.from({ length: 6400 }, (_, i) => Math.sin(i / 8));
   return {
-    title: 'A run', alarms: [], licences: ['speech: CC BY 4.0'], next: ['Then:', 'mgf info'],
+    title: 'A run', health: { ranks: [], zWidth: 16, contextWidth: 32, skippedSteps: 0, alarms: [] }, probes: [], audio: true, facts: [], configuration: [], objectives: MGF_DEFAULTS.objectives, licences: ['speech: CC BY 4.0'], next: ['Then:', 'mgf info'],
     run: { command: 'mgf pretrain x', preset: 'nano', parameters: 123456, steps: 50, audioSeconds: 600, seconds: 60, adapter: 'an adapter', date: 'today' },
-    curve: curve(50), chance: { sample: 0.57, frame: 0.82, phoneme: 4.615, sentence: 2.708 },
-    spectrogram: {
-      target: mel, reconstruction: mel.map((v) => v / 2), frames, hopSeconds: 0.01, label: 'a.wav', waveTarget: wave, waveReconstruction: wave.map((v) => v / 2), sampleRate: 16000,
-    },
+    curve: curve(50), chance: { sample: 0.57, frame: 0.82, phoneme: 4.615, sentence: 2.708, accuracy: 1 / 101 },
+    recordings: [{ target: mel, reconstruction: mel.map((v) => v / 2), frames, hopSeconds: 0.01, label: 'a.wav', wave, waveReconstruction: wave.map((v) => v / 2), sampleRate: 16000 }],
     similarity: { labels: ['a', 'b', 'a', 'b'], values: cosineMatrix(Float32Array.from([1, 0, 0, 1, 1, 0.1, 0.1, 1]), 4, 2) },
     table: { title: 'Table', columns: ['Features', 'Accuracy'], rows: [['MGF', 0.123456789], ['log-mel', '0.50']], caption: 'c' },
     ...changes,
@@ -50,8 +49,9 @@ test('a report holds every figure, the table as given and needs nothing from out
   assert.is(document.querySelectorAll('script').length, 0);
   assert.is(document.querySelectorAll('link').length, 0);
   for (const element of document.querySelectorAll('[src], [href]')) {
-    assert.match(element.getAttribute('src') ?? element.getAttribute('href') ?? '', /^data:(image\/png|audio\/wav);base64,/);
+    assert.match(element.getAttribute('src') ?? element.getAttribute('href') ?? '', /^(data:(image\/png|audio\/wav);base64,|#)/);
   }
+  for (const link of document.querySelectorAll('nav a')) assert.ok(document.querySelector(link.getAttribute('href')!), link.textContent ?? '');
   const titles = [...document.querySelectorAll('figure h3')].map((h) => h.textContent);
   for (const title of ['Sample loss', 'Frame loss', 'Phoneme loss', 'Sentence loss', 'Phoneme accuracy', 'Gradient norm', 'Recording', 'Reconstruction']) {
     assert.ok(titles.includes(title), title);
@@ -68,14 +68,17 @@ test('each loss curve has its chance line, and accuracy the chance that follows 
   assert.match(text('Frame loss'), 'chance 0.82');
   assert.match(text('Phoneme loss'), 'chance 4.62');
   assert.match(text('Sentence loss'), 'chance 2.71');
-  assert.match(text('Phoneme accuracy'), 'chance 0.0099');
+  assert.match(text('Phoneme accuracy'), 'chance 0.99 %');
   assert.not.match(text('Gradient norm'), 'chance');
 });
 
 test('text from file names, labels and commands is shown, never run', () => {
-  const data = report({ title: HOSTILE, alarms: [HOSTILE], licences: [HOSTILE], next: [HOSTILE, `mgf ${HOSTILE}`] });
+  const data = report({ title: HOSTILE, licences: [HOSTILE], next: [HOSTILE, `mgf ${HOSTILE}`] });
+  data.health = { ...data.health, alarms: [{ step: 1, message: HOSTILE }] };
+  data.facts = [{ name: HOSTILE, value: HOSTILE }];
+  data.configuration = [{ title: HOSTILE, fields: [{ name: HOSTILE, value: HOSTILE }] }];
   data.run = { ...data.run, command: HOSTILE, preset: HOSTILE, adapter: HOSTILE, date: HOSTILE };
-  data.spectrogram!.label = HOSTILE;
+  data.recordings[0]!.label = HOSTILE;
   data.similarity = { labels: [HOSTILE, HOSTILE, 'b', 'b'], values: data.similarity!.values, before: { name: HOSTILE, values: data.similarity!.values } };
   data.table = { title: HOSTILE, columns: [HOSTILE, '<b>'], rows: [[HOSTILE, 1]], caption: HOSTILE };
   const html = renderReport(data);
@@ -86,7 +89,7 @@ test('text from file names, labels and commands is shown, never run', () => {
 });
 
 test('a loss that is switched off, one step, no step and a diverged run all make a report', () => {
-  const off = renderReport(report({ curve: curve(50).map((p) => ({ ...p, sentence: NaN })), chance: { sample: 0.57, frame: 0.82, phoneme: 4.6, sentence: NaN } }));
+  const off = renderReport(report({ curve: curve(50).map((p) => ({ ...p, sentence: NaN })), chance: { sample: 0.57, frame: 0.82, phoneme: 4.6, sentence: NaN, accuracy: 0.01 } }));
   assert.not.match(off, 'Sentence loss');
   assert.match(off, 'Phoneme loss');
   for (const points of [curve(1), [], curve(30).map((p, i) => (i < 20 ? p : { ...p, total: NaN, phoneme: Infinity, gradNorm: NaN }))]) {
@@ -100,7 +103,7 @@ test('a run of 100,000 steps stays a small page', () => {
 
 test('spectrograms of another size than their frames are refused', () => {
   const data = report();
-  data.spectrogram!.reconstruction = new Float32Array(80);
+  data.recordings[0]!.reconstruction = new Float32Array(80);
   assert.throws(() => renderReport(data), (error: MGFError) => error.code === 'shape' && /3200 and 80/.test(error.message));
 });
 

@@ -1,4 +1,5 @@
 /** What the commands share: options, opening the device, tables, errors. */
+import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join, relative } from 'node:path';
 import { InvalidArgumentError, Option } from 'commander';
@@ -75,6 +76,9 @@ export function programName(): string {
   const script = process.argv[1] ?? 'mgf';
   return basename(script) === 'mgf' ? 'mgf' : `node ${shellWord(relative('.', script))}`;
 }
+
+/** Of this package, whose description lies beside `dist/` in a checkout and in an installation alike. */
+export const programVersion = (): string => (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version;
 
 /** `1 clip`, `3 clips`. */
 export const plural = (n: number, one: string, many = `${one}s`): string => `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;

@@ -1,9 +1,8 @@
 #!/usr/bin/env node
-/** The command line: `mgf pretrain | embed | probe | ablate | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
-import { readFileSync } from 'node:fs';
+/** The command line: `mgf pretrain | embed | probe | report | ablate | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
 import { Command, CommanderError } from 'commander';
 import { MGFError } from '../errors.ts';
-import { adapterOption, jsonOption, print, withGpu } from './common.ts';
+import { adapterOption, jsonOption, print, programVersion, withGpu } from './common.ts';
 import { ablateCommand } from './ablate.ts';
 import { benchCommand } from './bench.ts';
 import { conformanceCommand } from './conformance.ts';
@@ -12,13 +11,9 @@ import { collectInfo, formatInfo } from './info.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { probeCommand } from './probe.ts';
 import { quickstartCommand } from './quickstart.ts';
+import { reportCommand } from './report.ts';
 import { showTuning } from './tuning.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
-
-/** Beside `dist/` in a checkout and in the installed package alike. */
-function version(): string {
-  return (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version;
-}
 
 function infoCommand(): Command {
   return new Command('info').summary('say which adapter, limits and kernels are used here, and what would be faster')
@@ -28,18 +23,18 @@ function infoCommand(): Command {
     .addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', '\nExamples:\n  mgf info\n  mgf info --adapter lavapipe --json\n  mgf info --tune')
     .action(async ({ adapter, json, tune }: { adapter?: AdapterPreference; json?: boolean; tune?: boolean }) => {
-      if (tune) return withGpu(adapter, (gpu) => showTuning(gpu, version(), Boolean(json)));
+      if (tune) return withGpu(adapter, (gpu) => showTuning(gpu, programVersion(), Boolean(json)));
       const info = await collectInfo(adapter ? { adapter } : {});
       print(json ? JSON.stringify(info, null, 2) : formatInfo(info));
     });
 }
 
 function program(): Command {
-  const mgf = new Command('mgf').description('Pre-trains and runs MGF speech representations on WebGPU.').version(version())
+  const mgf = new Command('mgf').description('Pre-trains and runs MGF speech representations on WebGPU.').version(programVersion())
     .usage('COMMAND [options]').helpCommand(false)
     .addHelpText('after', '\nStart with:\n  mgf quickstart               real speech, a small model, a report: under ten minutes\n'
       + '  mgf pretrain FOLDER --out runs/mine\n  mgf COMMAND --help           options and examples of a command');
-  for (const command of [quickstartCommand(), pretrainCommand(version()), embedCommand(), probeCommand(), infoCommand(), conformanceCommand(), ablateCommand(version()), benchCommand(version())]) mgf.addCommand(command);
+  for (const command of [quickstartCommand(), pretrainCommand(programVersion()), embedCommand(), probeCommand(), reportCommand(), infoCommand(), conformanceCommand(), ablateCommand(programVersion()), benchCommand(programVersion())]) mgf.addCommand(command);
   for (const command of [mgf, ...mgf.commands]) {
     command.exitOverride().configureOutput({
       outputError: (text, write) => write(text.replace(/^error: /, 'mgf: ')),

@@ -9,6 +9,7 @@ import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
 import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
+import { recordSitting } from './run-record.ts';
 import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
@@ -109,7 +110,7 @@ async function runPretrain(data: string, options: Options, version: string): Pro
     const resumeCommand = `${programName()} pretrain ${shellWord(data)} --resume ${shellWord(out)}`;
     const result = await runWithProgress(stream, {
       gpu, run, items: manifest.items, skipped: manifest.skipped, out, ...(resume && { resume }),
-    }, preset);
+    }, preset, data);
     const write = (line: string) => stream.write(`${line}\n`);
     if (result.interrupted) {
       write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${resumeCommand}`);
@@ -132,9 +133,9 @@ async function runPretrain(data: string, options: Options, version: string): Pro
 /** The folder that a run which is resumed from here writes to. */
 const folderOf = async (path: string): Promise<string> => ((await stat(path)).isDirectory() ? path : dirname(path));
 
-/** `pretrain` with its messages and progress on a stream, and Ctrl-C that saves. */
+/** `pretrain` of what was named as `data`, with its messages and progress on a stream, a record in the run's folder, and Ctrl-C that saves. */
 export async function runWithProgress(
-  stream: NodeJS.WriteStream, options: Omit<PretrainOptions, 'hooks' | 'signal'> & { items: readonly Utterance[] }, preset: string,
+  stream: NodeJS.WriteStream, options: Omit<PretrainOptions, 'hooks' | 'signal'> & { items: readonly Utterance[] }, preset: string, data: string,
 ): Promise<PretrainResult> {
   const progress = new ProgressReporter(stream), abort = new AbortController();
   const write = (line: string) => progress.note(line);
@@ -155,6 +156,7 @@ export async function runWithProgress(
     onStart: (start) => {
       training = true;
       for (const line of startLines(start, options.run, preset, options.out)) write(line);
+      recordSitting(options.out, preset, data, start).catch((error: unknown) => write(`Note: ${(error as Error).message}`));
     },
     onProgress: (state) => progress.update(state),
     onAlarm: (alarm) => write(`Warning: ${alarm.message}`),

@@ -59,9 +59,8 @@ async function runQuickstart(options: Options): Promise<void> {
     const minutes = options.minutes ?? MINUTES, { preset, run, secondsPerStep } = await choosePreset(gpu, minutes);
     write(`Preset: ${preset}, at ${secondsPerStep.toFixed(2)} s a step about ${Math.max(1, Math.round((60 * minutes) / secondsPerStep))} steps in ${minutes} minutes`);
     const out = options.out ?? await freeFolder('runs/quickstart');
-    const result = await runWithProgress(stream, { gpu, run, items, skipped: manifest.skipped, out }, preset);
-    // What the run learned from, without the clips that the comparison holds back.
-    const list = join(out, 'data.tsv'), go = `${programName()} pretrain ${shellWord(list)}`;
+    // What the run learns from, without the clips that the comparison holds back.
+    const list = join(out, 'data.tsv'), result = await runWithProgress(stream, { gpu, run, items, skipped: manifest.skipped, out }, preset, list), go = `${programName()} pretrain ${shellWord(list)}`;
     await writeManifest(list, items);
     if (result.interrupted) {
       write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${go} --resume ${shellWord(out)}`);

@@ -25,8 +25,8 @@ export interface VoiceSplit {
 
 const MOST_VOICES = 20, MOST_CLIPS = 240, FEWEST_CLIPS = 6;
 /** Clips are cut to this, so that the comparison takes seconds and long recordings do not dominate. */
-const EXCERPT_SECONDS = 3;
-const SHORTEST_SECONDS = 1;
+export const EXCERPT_SECONDS = 3;
+export const SHORTEST_SECONDS = 1;
 const SIMILARITY_CLIPS = 48;
 
 /** The manifest's speaker, or else the first folder of the recording's path. */
@@ -59,12 +59,12 @@ export function splitVoices(items: readonly Utterance[], seed: number): VoiceSpl
 /** Purpose of the random stream; the data's have smaller numbers. */
 const VOICES = 0x766f69;
 
-interface Decoded extends VoiceClip {
+export interface Decoded extends VoiceClip {
   wave: Float32Array;
 }
 
 /** Excerpts of the clips that can be used. */
-async function decode(clips: readonly VoiceClip[]): Promise<Decoded[]> {
+export async function decode(clips: readonly VoiceClip[]): Promise<Decoded[]> {
   const decoded: Decoded[] = [], decoders = new DecoderPool();
   for (const clip of clips) {
     try {
@@ -80,7 +80,7 @@ async function decode(clips: readonly VoiceClip[]): Promise<Decoded[]> {
 }
 
 /** One vector a clip, row-major [clips, width]. */
-interface Features {
+export interface Features {
   name: string;
   x: Float32Array;
   width: number;
@@ -88,7 +88,7 @@ interface Features {
 
 type Pooler = (waves: Float32Array[]) => Promise<Float32Array[]>;
 
-async function pooled(name: string, clips: readonly Decoded[], pooler: Pooler): Promise<Features> {
+export async function pooled(name: string, clips: readonly Decoded[], pooler: Pooler): Promise<Features> {
   const rows = new Map<number, Float32Array>();
   for (const batch of batchesBySeconds(clips.map((c) => c.wave.length / SAMPLE_RATE), 8 * EXCERPT_SECONDS)) {
     (await pooler(batch.map((i) => clips[i]!.wave))).forEach((row, k) => rows.set(batch[k]!, row));
@@ -104,8 +104,10 @@ function mean(x: Float32Array, frames: number): Float32Array {
   return Float32Array.from(sum);
 }
 
-const hidden = (encoder: Encoder, layer: number): Pooler => async (waves) =>
+export const hidden = (encoder: Encoder, layer: number): Pooler => async (waves) =>
   (await encoder.embed(waves, { layers: [layer] })).map(({ frames, layers }) => mean(layers[0]!, frames));
+
+export const logMel = (encoder: Encoder): Pooler => async (waves) => (await encoder.logMel(waves)).map(({ frames, features }) => mean(features, frames));
 
 export interface VoiceRow {
   features: string;
@@ -135,7 +137,7 @@ export async function compareVoices(split: VoiceSplit, trained: Encoder, random:
   const layer = Math.ceil(trained.layers / 2);
   const sets = [
     await pooled('MGF, this run', clips, hidden(trained, layer)), await pooled('MGF, random weights', clips, hidden(random, layer)),
-    await pooled('log-mel', clips, async (waves) => (await trained.logMel(waves)).map(({ frames, features }) => mean(features, frames))),
+    await pooled('log-mel', clips, logMel(trained)),
   ];
   const labels = Int32Array.from(clips, (c) => voices.indexOf(c.voice)), tested = labels.subarray(boundary);
   const rows = sets.map(({ name, x, width }): VoiceRow => {
