@@ -44,16 +44,6 @@ fn load_b(base: i32, k: i32, K2: i32) -> vec4f {
 #end
 }
 #end
-#if MODE == 1
-// Four neighbouring columns of one row of B.
-fn load_b(at: i32) -> vec4f {
-#if B_VEC
-  return b_at(at);
-#else
-  return vec4f(b[at], b[at + 1], b[at + 2], b[at + 3]);
-#end
-}
-#end
 
 @compute @workgroup_size(${SG})
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: vec3u) {
@@ -71,10 +61,18 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let K2 = p.K2;
   let k4_end = (K2 + 3) >> 2u;
   let a_len = p.a_len;
+#if MODE == 2 && A_VEC
+  let a_row = a_down(p.a_row);
+#else
   let a_row = p.a_row;
+#end
   let a_tap = p.a_tap;
   let b_k1 = p.b_k1;
+#if MODE > 0 && B_VEC
+  let b_row = b_down(p.b_row);
+#else
   let b_row = p.b_row;
+#end
 #if MODE == 2
   let a_outer = p.a_outer;
   let b_len = p.b_len;
@@ -104,7 +102,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #end
 #else
 #if B_VEC
-    let rb = b_base + k1 * b_k1 + (nc >> 2u);
+    let rb = b_walk(b_base + k1 * b_k1 + (nc >> 2u));
 #else
     let rb = b_base + k1 * b_k1 + nc;
 #end
@@ -123,9 +121,15 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #else
 #for j in 0..4
 #if TAIL
-      let b${j} = load_b(rb + min(4 * k + ${j}, K2 - 1) * b_row);
+      let k${j} = min(4 * k + ${j}, K2 - 1);
 #else
-      let b${j} = load_b(rb + (4 * k + ${j}) * b_row);
+      let k${j} = 4 * k + ${j};
+#end
+#if B_VEC
+      let b${j} = b_below(rb, k${j}, b_row);
+#else
+      let kb${j} = rb + k${j} * b_row;
+      let b${j} = vec4f(b[kb${j}], b[kb${j} + 1], b[kb${j} + 2], b[kb${j} + 3]);
 #end
 #end
 #end
@@ -159,16 +163,24 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let pos0 = vec4i(p.b_pos0) + (cols / p.b_inner) * p.b_tap;
 #end
   for (var k1 = 0; k1 < k1_end; k1++) {
+#if A_VEC
+    let ra = a_walk(am + k1 * a_outer);
+#else
     let ra = am + k1 * a_outer;
+#end
+#if B_VEC
+    let rb = b_walk(bn + k1 * b_k1);
+#else
     let rb = bn + k1 * b_k1;
+#end
     for (var k = 0; k < K2; k += 4) {
 #for j in 0..4
       let k${j} = min(k + ${j}, K2 - 1);
       let in${j} = k + ${j} < K2;
-      let ka${j} = ra + k${j} * a_row;
 #if A_VEC
-      let a${j} = a_at(ka${j});
+      let a${j} = a_below(ra, k${j}, a_row);
 #else
+      let ka${j} = ra + k${j} * a_row;
       let a${j} = vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]);
 #end
 #if POSITIONS
@@ -176,10 +188,9 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #end
 #if B_VEC
 #if POSITIONS
-      let kb${j} = rb + clamp(at${j}, 0, b_len - 1) * b_row;
-      let b${j} = select(vec4f(), b_at(kb${j}), in${j} && at${j} >= 0 && at${j} < b_len);
+      let b${j} = select(vec4f(), b_below(rb, clamp(at${j}, 0, b_len - 1), b_row), in${j} && at${j} >= 0 && at${j} < b_len);
 #else
-      let b${j} = select(vec4f(), b_at(rb + k${j} * b_row), in${j});
+      let b${j} = select(vec4f(), b_below(rb, k${j}, b_row), in${j});
 #end
 #else
       let kb${j} = rb + clamp(at${j}, vec4i(0), vec4i(b_len - 1)) * b_row;

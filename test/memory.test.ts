@@ -42,17 +42,17 @@ test('every image holds what its tensor holds when a dispatch reads it, and copi
   let stops = 0, reading = 0;
   for (let round = 0; round < 300; round++) {
     const buffers = Array.from({ length: 6 }, () => ({ size: 16384 * (1 + pick(5)) }) as GPUBuffer);
-    const values = buffers.map((buffer, i) => ({ value: { id: i } as Value, from: { buffer, offset: 0, size: 16 * (1 + pick(buffer.size / 16)) } }));
+    const values = buffers.map((buffer, i) => ({ value: { id: i } as Value, from: { buffer, offset: 0, size: 1024 * (1 + pick(buffer.size / 1024)) } }));
     const accesses = Array.from({ length: 60 }, (): ImageAccess => {
       const written = pick(3) ? buffers[pick(6)]! : null, read = values.filter((v) => v.from.buffer !== written && next() < 0.3);
-      return { reads: new Map(read.map((v) => [v.value, v.from])), writes: new Set(written ? [written] : []) };
+      return { reads: read.map((v) => ({ ...v, width: pick(4) ? null : 16 })), writes: new Set(written ? [written] : []) };
     });
     const plan = planImages(device, 'test', accesses), age = new Map(buffers.map((b) => [b, 0])), held = new Map<unknown, string>();
     accesses.forEach(({ reads, writes }, i) => {
       if (plan.copies(i).length) stops++;
-      if (reads.size) reading++;
+      if (reads.length) reading++;
       for (const { from, texture } of plan.copies(i)) held.set(texture, `${buffers.indexOf(from.buffer)} ${age.get(from.buffer)!}`);
-      for (const [value, from] of reads) assert.is(held.get(plan.view(i, value)), `${value.id} ${age.get(from.buffer)!}`, `round ${round}, dispatch ${i}`);
+      for (const { value, from, width } of reads) assert.is(held.get(plan.view(i, value, width)), `${value.id} ${age.get(from.buffer)!}`, `round ${round}, dispatch ${i}`);
       for (const buffer of writes) age.set(buffer, age.get(buffer)! + 1);
     });
   }

@@ -126,6 +126,24 @@ const attentionCase = (h: Heads): Case => ({
 /** 1 for the first lengths[b] keys of row b. */
 const lengths = (S: number, ...n: number[]): Float32Array<ArrayBuffer> => Float32Array.from({ length: n.length * S }, (_, i) => Number(i % S < n[Math.floor(i / S)]!));
 
+for (const { what, B, L, Cin, Cout, K, stride } of [
+  { what: 'one of whose operands may come in panels', B: 3, L: 1601, Cin: 64, Cout: 72, K: 3, stride: 2 },
+  { what: 'both of whose operands may come in panels', B: 2, L: 1301, Cin: 128, Cout: 64, K: 1, stride: 1 },
+]) {
+  test(`a weight gradient over thousands of rows, ${what}, is the sum in float64`, async () => {
+    const T = Math.floor((L - K) / stride) + 1, x = tensor([B, L, Cin], 1), w = tensor([Cout, K, Cin], 2);
+    const { up, gradients } = await run(gpu, 'long', { inputs: { x, w }, build: ({ x, w }) => conv1d(x!, w!, null, { stride }) }), got: number[] = [], want: number[] = [];
+    for (let at = 0; at < w.data.length; at += 37) {
+      const o = Math.floor(at / (K * Cin)), j = Math.floor(at / Cin) % K, i = at % Cin;
+      let sum = 0;
+      for (let b = 0; b < B; b++) for (let t = 0; t < T; t++) sum += up[(b * T + t) * Cout + o]! * x.data[(b * L + t * stride + j) * Cin + i]!;
+      got.push(gradients['w']![at]!);
+      want.push(sum);
+    }
+    assert.ok(distance(got, want) < 1e-5, `off by ${distance(got, want)}`);
+  });
+}
+
 for (const [what, sizes] of [
   ['', { B: 2, H: 2, T: 12, S: 12, D: 8, both: true }], [' of an odd length and an odd head size', { B: 1, H: 3, T: 7, S: 7, D: 5 }], [' of one frame', { B: 2, H: 2, T: 1, S: 1, D: 4 }],
   [' of 9 queries over 14 keys', { B: 2, H: 1, T: 9, S: 14, D: 8 }], [' of 14 queries over one key', { B: 1, H: 2, T: 14, S: 1, D: 4 }],

@@ -25,10 +25,15 @@ struct P {
   bias_z0: i32,
   tile_rows: i32,                  // TM of gemm_subgroup
   m_blocks: i32,                   // row tiles fill y up to 65535, then blocks of z: w.z = z * m_blocks + block
+  a_width: i32, a_blocks: i32, b_width: i32, b_blocks: i32,   // operands in panels: vec4s in a row of the tensor, layers a panel
   alpha: f32,
 }
 #if A_IMAGE
+#if A_IMAGE == 1
 @group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>;
+#else
+@group(0) @binding(0) var a: texture_storage_2d_array<rgba32float, read>;
+#end
 #else
 #if A_VEC
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
@@ -37,7 +42,11 @@ struct P {
 #end
 #end
 #if B_IMAGE
+#if B_IMAGE == 1
 @group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
+#else
+@group(0) @binding(1) var b: texture_storage_2d_array<rgba32float, read>;
+#end
 #else
 #if B_VEC
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;

@@ -46,7 +46,7 @@ const optionalFeatures = ['shader-f16', 'subgroups', 'chromium-experimental-subg
 const raisedLimits = [
   'maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage',
   'maxComputeWorkgroupStorageSize', 'maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupsPerDimension',
-  'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupSizeY', 'maxComputeWorkgroupSizeZ',
+  'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupSizeY', 'maxComputeWorkgroupSizeZ', 'maxTextureArrayLayers',
 ] as const;
 
 const providers: AdapterProvider[] = [];

@@ -51,7 +51,7 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
     label: name,
     entries: kernelInterface.bindings.map(({ binding, type }) => ({
       binding, visibility: ShaderStage.COMPUTE,
-      ...(type === 'image' ? { storageTexture: { access: 'read-only', format: 'rgba32float' } } : { buffer: { type } }),
+      ...(type === 'image' || type === 'panels' ? { storageTexture: { access: 'read-only', format: 'rgba32float', viewDimension: type === 'image' ? '2d' : '2d-array' } } : { buffer: { type } }),
     })),
   });
   device.pushErrorScope('validation');

@@ -104,8 +104,8 @@ export function expandTemplate(name: string, source: string, constants: Constant
   return out.join('\n');
 }
 
-/** `image`: a read-only storage texture of rgba32float, which holds a copy of a tensor. */
-export interface BindingInfo { name: string; binding: number; type: 'read-only-storage' | 'storage' | 'uniform' | 'image' }
+/** `image`, `panels`: a read-only storage texture of rgba32float, plain or in layers, which holds a copy of a tensor. */
+export interface BindingInfo { name: string; binding: number; type: 'read-only-storage' | 'storage' | 'uniform' | 'image' | 'panels' }
 export interface FieldInfo { name: string; type: 'u32' | 'i32' | 'f32' }
 export interface KernelInterface { bindings: BindingInfo[]; fields: FieldInfo[] }
 
@@ -122,8 +122,8 @@ export function reflect(name: string, wgsl: string): KernelInterface {
     if (type === 'uniform') uniformType = m[5]!;
     bindings.push({ name: m[4]!, binding: Number(m[1]), type });
   }
-  for (const m of code.matchAll(/@group\(0\)\s*@binding\((\d+)\)\s*var\s+(\w+)\s*:\s*texture_storage_2d<\s*rgba32float\s*,\s*read\s*>/g)) {
-    bindings.push({ name: m[2]!, binding: Number(m[1]), type: 'image' });
+  for (const m of code.matchAll(/@group\(0\)\s*@binding\((\d+)\)\s*var\s+(\w+)\s*:\s*texture_storage_2d(_array)?<\s*rgba32float\s*,\s*read\s*>/g)) {
+    bindings.push({ name: m[2]!, binding: Number(m[1]), type: m[3] ? 'panels' : 'image' });
   }
   const storage = bindings.filter((b) => b.type === 'storage' || b.type === 'read-only-storage').length;
   if (storage > 8) throw new MGFError('kernel', `${name}: ${storage} storage bindings; WebGPU guarantees 8, so split the kernel`);

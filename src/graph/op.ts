@@ -8,6 +8,8 @@ export interface KernelCheck {
   /** What the bindings that are written must hold: numbers, or one of the marks of src/ops/check.ts. */
   readonly outputs: Readonly<Record<string, Float64Array>>;
   readonly params: Readonly<Record<string, number>>;
+  /** As in Dispatch. */
+  readonly panels?: Readonly<Record<string, number>>;
   readonly grid: readonly [number, number, number];
   /** Largest |got - want| / (1 + |want|) that rounding explains. */
   readonly tolerance: number;
@@ -40,6 +42,18 @@ export interface View { readonly value: Value; readonly offset: number; readonly
  */
 export const imageable = (shape: Shape): boolean => shape.reduce((a, b) => a * b, 1) <= 8192 * 1024 * 4;
 
+/** Vec4s across a panel, and rows in a layer of an image in panels. */
+export const PANEL_COLUMNS = 8, PANEL_ROWS = 1024;
+
+/**
+ * Layers that each panel of a tensor takes as an image in panels, which a binding `texture_storage_2d_array<rgba32float, read>` reads: vec4 c of row r lies at
+ * texel (c % 8, r % 1024) of layer (c / 8) * layers + r / 1024. Null where it cannot be one: rows must be multiples of 64 numbers.
+ */
+export function panelLayers(shape: Shape, maxLayers: number): number | null {
+  const row = shape.at(-1) ?? 1, layers = Math.ceil(shape.slice(0, -1).reduce((a, b) => a * b, 1) / PANEL_ROWS);
+  return row % 64 === 0 && (row / 4 / PANEL_COLUMNS) * layers <= maxLayers ? layers : null;
+}
+
 /** `result` = GELU(`argument`), where `pre` is the argument; or `result` = `argument` * GELU'(`pre`). All of one shape. */
 export interface ElementwiseMap { readonly activation: 'gelu' | 'gelu-backward'; readonly argument: Value; readonly pre: Value; readonly result: Value }
 
@@ -52,6 +66,8 @@ export interface Dispatch {
   readonly bind: Readonly<Record<string, Value | View>>;
   /** Fields of the kernel's uniform struct, all of them. */
   readonly params?: Readonly<Record<string, number | Scalar>>;
+  /** Bindings that are read as images in panels, and the vec4s in a row of each. */
+  readonly panels?: Readonly<Record<string, number>>;
   /** Workgroups in x, y, z; each at most 65535. */
   readonly grid: readonly [number, number, number];
   /** An element-wise pass that a matrix product could do as it stores (src/plan/fuse.ts). */

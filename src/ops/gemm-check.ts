@@ -72,19 +72,22 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number, til
   const K2 = mode < 2 && constants['TAIL'] === 0 ? 20 : 21, SPLIT = on('SPLIT'), K1 = mode < 2 || SPLIT ? 3 : 2, phases = mode < 2 && !SPLIT;
   const share = SPLIT ? ceilDiv(K1 * ceilDiv(K2, constants['BK']!), 2) : tileRows, parts = SPLIT ? 2 : 1;
   const positions = 2 * inner - 3, tapped = mode === 2 && constants['POSITIONS'] !== 0, taps = tapped ? ceilDiv(N, 12) : 1, tapWidth = !tapped ? N : on('B_VEC') ? 12 : 11;
-  const aRow = up(mode < 2 ? K2 : M), aOuter = (mode < 2 ? positions : K2) * aRow, aZ1 = (mode < 2 ? outers : K1) * aOuter;
-  const bRow = up(mode === 0 ? K2 : mode === 1 ? N : tapWidth), bLength = mode === 0 ? N : tapped ? K2 - 2 : K2, bZ1 = K1 * bLength * bRow;
+  // Operands in panels have rows of whole panels and begin some rows before a layer ends.
+  const panels = { ...(constants['A_IMAGE'] === 2 && { a: ceilDiv(M, 64) * 16 }), ...(constants['B_IMAGE'] === 2 && { b: ceilDiv(N, 64) * 16 }) };
+  const aRow = 4 * (panels.a ?? up(mode < 2 ? K2 : M) / 4), aStart = panels.a ? 4 + 1000 * aRow : 4, aOuter = (mode < 2 ? positions : K2) * aRow, aZ1 = (mode < 2 ? outers : K1) * aOuter;
+  const bRow = 4 * (panels.b ?? up(mode === 0 ? K2 : mode === 1 ? N : tapWidth) / 4), bStart = panels.b ? 4 + 1000 * bRow : 4, bLength = mode === 0 ? N : tapped ? K2 - 2 : K2, bZ1 = K1 * bLength * bRow;
   const cRow = up(N) + 4, cOuter = positions * cRow;
-  const size = { a: 4 + 4 * aZ1, b: 4 + 4 * bZ1, c: 4 + batches[0] * parts * outers * cOuter };
+  const size = { a: ceilDiv(aStart + 4 * aZ1, aRow) * aRow, b: ceilDiv(bStart + 4 * bZ1, bRow) * bRow, c: 4 + batches[0] * parts * outers * cOuter };
   const in4 = (flag: string, n: number): number => (on(flag) ? n / 4 : n);
   const params = {
     M, N, K1, K2, nz1: batches[1], m_inner: inner, k1_div: phases ? 2 : 1, k1_z: Number(phases),
-    a_z0: in4('A_VEC', 2 * aZ1), a_z1: in4('A_VEC', aZ1), a_off: in4('A_VEC', 4), a_outer: in4('A_VEC', aOuter), a_row: in4('A_VEC', aRow),
+    a_z0: in4('A_VEC', 2 * aZ1), a_z1: in4('A_VEC', aZ1), a_off: in4('A_VEC', aStart), a_outer: in4('A_VEC', aOuter), a_row: in4('A_VEC', aRow),
     a_pos0: -1, a_step: 2, a_tap: 1, a_len: positions - 2,
-    b_z0: in4('B_VEC', 2 * bZ1), b_z1: in4('B_VEC', bZ1), b_off: in4('B_VEC', 4), b_k1: in4('B_VEC', bLength * bRow), b_row: in4('B_VEC', bRow),
+    b_z0: in4('B_VEC', 2 * bZ1), b_z1: in4('B_VEC', bZ1), b_off: in4('B_VEC', bStart), b_k1: in4('B_VEC', bLength * bRow), b_row: in4('B_VEC', bRow),
     b_inner: tapWidth, b_pos0: tapped ? -2 : 0, b_step: 1, b_tap: taps > 1 ? 1 : 0, b_len: bLength,
     c_z0: in4('C_VEC', outers * cOuter), c_z1: 0, c_off: in4('C_VEC', 4), c_outer: in4('C_VEC', cOuter), c_row: in4('C_VEC', cRow),
     c_pos0: -1, c_step: 2, c_zpos: 1, c_len: positions, bias_z0: 3, alpha: 0.75, tile_rows: share,
+    a_width: panels.a ?? 1, a_blocks: ceilDiv(size.a / aRow, 1024), b_width: panels.b ?? 1, b_blocks: ceilDiv(size.b / bRow, 1024),
   };
   const { grid, blocks } = tiles(ceilDiv(N, columns), ceilDiv(M, rows), parts * batches[0] * batches[1]);
   // Multiples of 2^-10 are exact in f16: what a variant of f16 operands computes differs by the rounding of sums only.
@@ -99,5 +102,5 @@ export function gemmCheck(constants: Numbers, rows: number, columns: number, til
   gemmReference(params, constants, batches, inputs as unknown as GemmOperands, c, pre, every);
   // Kernels that store vec4s may write the padding after a row.
   if (on('C_VEC')) for (const out of pre ? [c, pre] : [c]) for (let row = 4; row < size.c; row += cRow) if (!Number.isNaN(out[row])) out.fill(ANYTHING, row + N, row + up(N));
-  return { inputs, outputs: pre ? { c, pre } : { c }, params: { ...params, m_blocks: blocks }, grid, tolerance: 1e-4 };
+  return { inputs, outputs: pre ? { c, pre } : { c }, params: { ...params, m_blocks: blocks }, panels, grid, tolerance: 1e-4 };
 }

@@ -1,7 +1,7 @@
 import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
 import type { Value } from '../graph/graph.ts';
-import { imageable, kernel, type Dispatch } from '../graph/op.ts';
+import { imageable, kernel, panelLayers, type Dispatch } from '../graph/op.ts';
 import rowsSource from '../../kernels/gemm_rows.wgsl';
 import subgroupSource from '../../kernels/gemm_subgroup.wgsl';
 import { gpuProduct, gpuProducts } from './gemm-gpu.ts';
@@ -87,7 +87,7 @@ function describe(g: Gemm): Product {
     b_pos0: g.bPosition?.start ?? 0, b_step: g.bPosition?.step ?? 1, b_tap: g.bPosition?.tap ?? 0, b_inner: g.bPosition?.inner ?? g.n, b_len: g.bPosition?.length ?? UNBOUNDED,
     c_z0: cZ[0] / uc, c_z1: cZ[1] / uc, c_off: (g.cOffset ?? 0) / uc, c_outer: cOuter / uc, c_row: g.cRow / uc,
     c_pos0: g.cPosition?.start ?? 0, c_step: g.cPosition?.step ?? 1, c_zpos: g.cPosition?.z1 ?? 0, c_len: g.cPosition?.length ?? UNBOUNDED,
-    bias_z0: g.biasZ0 ?? 0, tile_rows: 0, alpha: g.alpha ?? 1,
+    bias_z0: g.biasZ0 ?? 0, tile_rows: 0, a_width: 1, a_blocks: 1, b_width: 1, b_blocks: 1, alpha: g.alpha ?? 1,
   };
   const far = Object.entries(params).find(([name, v]) => name !== 'alpha' && (!Number.isInteger(v) || Math.abs(v) > UNBOUNDED));
   if (far) throw new MGFError('limit', `matrix product: ${far[0]} = ${far[1]} does not fit 32-bit addressing`);
@@ -112,6 +112,17 @@ export interface Product {
   readonly batches: number;
 }
 
+/** Where an operand comes from: storage (0), its image (1) or its image in panels (2), and then vec4s in a row and layers of a panel. */
+interface Source { readonly image: 0 | 1 | 2; readonly width: number; readonly blocks: number }
+
+const STORAGE: Source = { image: 0, width: 1, blocks: 1 };
+
+/** `down`: numbers from one row of a walk down the operand to the next, null where it is not walked down. */
+function sourceOf({ shape }: Value, down: number | null, { limits }: AdapterProfile): Source {
+  const row = shape.at(-1)!, blocks = down !== null && down % row === 0 ? panelLayers(shape, limits.maxTextureArrayLayers) : null;
+  return blocks ? { image: 2, width: row / 4, blocks } : { ...STORAGE, image: imageable(shape) ? 1 : 0 };
+}
+
 /** Narrower products than this many subgroups take gemm_rows, whose tile is as wide as they are. */
 const NARROW = 3;
 
@@ -120,22 +131,24 @@ function cpuProduct(adapter: AdapterProfile, product: Product): Dispatch {
   const narrow = g.mode !== 'tn' && g.n <= NARROW * width && g.m >= 8 * width && c['A_VEC'] && c['B_VEC'] && c['C_VEC'] && (g.mode === 'nn' || g.k2 % 4 === 0);
   const kernelOf = narrow && !adapter.rejected?.has(ROWS.name) ? ROWS : SUBGROUP;
   const withImages = `${kernelOf.name} of images`, images = adapter.images && !adapter.rejected?.has(withImages);
-  const image = (operand: Value, vec: number | undefined): number => Number(Boolean(images && vec && imageable(operand.shape)));
-  const constants = { ...c, A_IMAGE: image(g.a, c['A_VEC']), B_IMAGE: image(g.b, c['B_VEC']) };
-  const common = { kernel: kernelOf, variant: constants.A_IMAGE || constants.B_IMAGE ? withImages : kernelOf.name, bind };
+  // tn walks down the rows of both operands: those come in panels where they can.
+  const from = (operand: Value, vec: number | undefined, row: number): Source => (images && vec ? sourceOf(operand, g.mode === 'tn' ? row : null, adapter) : STORAGE);
+  const a = from(g.a, c['A_VEC'], g.aRow), b = from(g.b, c['B_VEC'], g.bRow), constants = { ...c, A_IMAGE: a.image, B_IMAGE: b.image };
+  const common = { kernel: kernelOf, variant: a.image || b.image ? withImages : kernelOf.name, bind, panels: { ...(a.image === 2 && { a: a.width }), ...(b.image === 2 && { b: b.width }) } };
   if (kernelOf === ROWS) {
     const columns = ceilDiv(g.n, width) * width, { grid, blocks } = tiles(ceilDiv(g.n, columns), ceilDiv(g.m, 4 * width), batches);
     return { ...common, grid, params: { ...params, tile_rows: columns / 4, m_blocks: blocks }, constants: { ...constants, TN: columns, TAIL: Number(g.mode === 'nn') } };
   }
   // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes). Fewer only where they pay for a variant of their own:
   // the narrow weight gradients of grouped convolutions. Element-wise stores mean odd shapes, which are small: the tile that compiles fastest.
-  const most = width >= 8 ? 24 : 16;
+  // tn reads as much for 32 rows as for 24.
+  const most = width < 8 ? 16 : g.mode === 'tn' ? 32 : 24;
   const rows = !c['C_VEC'] ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
   // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
   const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0), positions = g.bPosition || !c['B_VEC'];
   const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), batches);
   return {
-    ...common, grid, params: { ...params, tile_rows: rows, m_blocks: blocks },
+    ...common, grid, params: { ...params, tile_rows: rows, m_blocks: blocks, a_width: a.width, a_blocks: a.blocks, b_width: b.width, b_blocks: b.blocks },
     constants: { ...constants, TM: rows, TAIL: Number(tail), POSITIONS: Number(Boolean(positions)) },
   };
 }

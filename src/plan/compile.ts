@@ -6,7 +6,7 @@ import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import { formatShape, type Graph, type DType, type Node, type Shape, type Value } from '../graph/graph.ts';
 import type { Dispatch, Scalar, View } from '../graph/op.ts';
 import { fuseMaps, type Launches } from './fuse.ts';
-import { planImages, wholeRows, type ImageAccess } from './images.ts';
+import { planImages, wholeRows, type ImageAccess, type ImageRead } from './images.ts';
 import { placeBlocks } from './memory.ts';
 import { Program, type PlannedDispatch } from './program.ts';
 import { withoutWrongVariants } from './self-test.ts';
@@ -81,13 +81,14 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   const compileMs = performance.now() - started;
   device.pushErrorScope('out-of-memory');
   const images = planImages(device, label, dispatches.map((d, i): ImageAccess => {
-    const reads = new Map<Value, Region>(), writes = new Set<GPUBuffer>();
+    const reads: ImageRead[] = [], writes = new Set<GPUBuffer>();
     for (const { name, type } of compiled[i]!.interface.bindings) {
       const bound = d.bind[name];
       if (!bound || type === 'uniform' || type === 'read-only-storage') continue;
-      if (isView(bound) && type === 'image') throw new MGFError('kernel', `${nodeLabel(owners[i]!)}: kernel ${compiled[i]!.name} reads "${name}" as an image, which is of a whole tensor, not of a view`);
+      const image = type === 'image' || type === 'panels';
+      if (isView(bound) && image) throw new MGFError('kernel', `${nodeLabel(owners[i]!)}: kernel ${compiled[i]!.name} reads "${name}" as an image, which is of a whole tensor, not of a view`);
       const value = root(isView(bound) ? bound.value : bound), region = regions.get(value)!;
-      if (type === 'image') reads.set(value, region);
+      if (image) reads.push({ value, from: region, width: panelWidth(d, name) });
       else writes.add(region.buffer);
     }
     return { reads, writes };
@@ -111,7 +112,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
       if (type === 'uniform') return { binding, resource: { buffer: uniformBuffer, offset: uniforms.offsets[i]!, size: uniforms.sizes[i]! } };
       const bound = d.bind[name];
       if (!bound) throw new MGFError('kernel', `${where}: kernel ${c.name} has a binding "${name}" that the op does not bind (it binds ${Object.keys(d.bind).join(', ')})`);
-      if (type === 'image') return { binding, resource: images.view(i, root(bound as Value)) };
+      if (type === 'image' || type === 'panels') return { binding, resource: images.view(i, root(bound as Value), panelWidth(d, name)) };
       const base = regions.get(root(isView(bound) ? bound.value : bound))!;
       const resource = isView(bound) ? { buffer: base.buffer, offset: base.offset + bound.offset, size: bound.size } : base;
       if (resource.size > gpu.profile.limits.maxStorageBufferBindingSize) throw tooLarge(gpu, where, resource.size, 'maxStorageBufferBindingSize');
@@ -141,6 +142,9 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
     slotBytes: plan.slotBytes,
   });
 }
+
+/** Vec4s in a row of a binding that is read in panels; null of any other. */
+const panelWidth = (d: Dispatch, name: string): number | null => d.panels?.[name] ?? null;
 
 const nodeLabel = (node: Node): string => `${node.scope ? `${node.scope}/` : ''}${node.op.name}${node.phase === 'backward' ? '.backward' : ''}`;
 

@@ -5,7 +5,7 @@ import { BufferUsage, MapMode } from '../gpu/flags.ts';
 import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
 import type { Dispatch, KernelCheck } from '../graph/op.ts';
 import { ANYTHING, WRITTEN } from '../ops/check.ts';
-import { copyToImage, createImage, imageCopy, type ImageCopy } from './images.ts';
+import { copyToImage, createImage, imageCopy, viewImage, type ImageCopy } from './images.ts';
 import { writeField } from './storage.ts';
 
 /** A variant that is not used on a device. */
@@ -92,7 +92,7 @@ function reject(gpu: Gpu, rejection: Rejection): void {
 
 const align = (n: number): number => Math.ceil(n / 256) * 256;
 
-interface Part { readonly name: string; readonly buffer: 0 | 1 | 2; readonly offset: number; readonly size: number; readonly image?: boolean }
+interface Part { readonly name: string; readonly buffer: 0 | 1 | 2; readonly offset: number; readonly size: number; readonly image?: { readonly width: number | null } }
 
 /** Runs every check in one submit, and compares; a kernel that the device refuses fails. */
 async function runChecks(gpu: Gpu, tests: readonly { readonly compiling: Promise<Compiled>; readonly check: KernelCheck }[]): Promise<Verdict[]> {
@@ -120,7 +120,7 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
       const contents = type === 'storage' ? check.outputs[bound] : check.inputs[bound];
       if (!contents) throw new MGFError('kernel', `the check of kernel ${name} has nothing for its binding "${bound}"`);
       if (type === 'storage') return take(bound, 1, 4 * contents.length);
-      return { ...take(bound, 0, contents.byteLength), image: type === 'image' };
+      return { ...take(bound, 0, contents.byteLength), ...(type === 'read-only-storage' ? {} : { image: { width: check.panels?.[bound] ?? null } }) };
     }));
   }
   const host = ends.map((size) => new ArrayBuffer(Math.max(256, size)));
@@ -143,9 +143,9 @@ async function launchChecks(gpu: Gpu, checks: readonly (readonly [Compiled, Kern
   const resource = ({ buffer, offset, size, image }: Part): GPUBindingResource => {
     const from = { buffer: buffers[buffer]!, offset, size };
     if (!image) return from;
-    const texture = createImage(device, 'self-test', size);
-    images.push(imageCopy(from, texture));
-    return texture.createView();
+    const texture = createImage(device, 'self-test', from, image.width);
+    images.push(imageCopy(from, image.width, texture));
+    return viewImage(texture, image.width !== null);
   };
   try {
     gpu.scope('the self-test of kernels', () => {
