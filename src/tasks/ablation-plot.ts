@@ -43,8 +43,8 @@ export function ablationPlot(result: AblationResult): string | null {
       Plot.text(tasks, { fx: (t: AblationTask) => t, frameAnchor: 'top-left', dy: -38, text: (t: AblationTask) => TITLES[t], fill: 'var(--ink)', fontWeight: 600, fontSize: 13 }),
       Plot.text(tasks, { fx: (t: AblationTask) => t, frameAnchor: 'top-left', dy: -20, text: mean, fill: 'var(--muted)' }),
       Plot.ruleY(marks, { fx: 'task', y: 'row', x1: 0, x2: 'points', stroke: 'var(--accent)', strokeOpacity: 0.35 }),
-      Plot.dot(dots, { fx: 'task', y: 'row', x: 'points', r: 2, fill: 'var(--muted)', fillOpacity: 0.8 }),
       Plot.dot(marks, { fx: 'task', y: 'row', x: 'points', r: 4.5, stroke: 'var(--accent)', strokeWidth: 1.5, fill: (m: Mark) => (m.clear ? 'var(--accent)' : 'var(--surface)') }),
+      Plot.dot(dots, { fx: 'task', y: 'row', x: 'points', r: 2.5, fill: 'var(--muted)', stroke: 'var(--surface)', strokeWidth: 0.75 }),
     ],
   });
   svg.querySelectorAll('style').forEach((style) => style.remove());
