@@ -44,9 +44,23 @@ export type { ReportData } from './report/report.ts';
 export { linearProbe } from './report/probe.ts';
 export type { LinearProbeOptions, LinearProbeResult } from './report/probe.ts';
 
-// Downstream tasks: labelled recordings, probes on frozen features.
+// The ablation: losses left out or of the other kind, each network under the same probes.
+export { ablationRows, chooseRows, rowConfig, runAblation } from './tasks/ablation.ts';
+export type { AblationHooks, AblationOptions, Subject } from './tasks/ablation.ts';
+export { labelledScorer } from './tasks/ablation-score.ts';
+export { ablationMarkdown, compareRows } from './tasks/ablation-table.ts';
+export type { AblationResult, AblationRow } from './tasks/task.ts';
+
+// Downstream tasks: labelled recordings, probes on frozen features, fine-tuning, prediction.
 export { frameLabels, readTask, sharedSpeakers } from './tasks/data.ts';
 export type { TaskDataOptions } from './tasks/data.ts';
 export { probe, probeTask } from './tasks/probe.ts';
 export type { ProbeOptions, ProbeSettings, ProbeTaskOptions, TrainedHead } from './tasks/probe.ts';
+export { finetune, FINE_TUNE_DEFAULTS } from './tasks/finetune.ts';
+export type { FineTuneEpoch, FineTuneOptions, FineTuneResult } from './tasks/finetune.ts';
+export type { HeadSpec } from './tasks/head.ts';
+export { loadTaskModel, saveTaskModel } from './tasks/model.ts';
+export type { TaskModel } from './tasks/model.ts';
+export { classProbabilities, decodePhones, decodeTranscript, TaskNetwork } from './tasks/predict.ts';
+export type { ClipLogits } from './tasks/predict.ts';
 export type { Estimate, Metric, Phone, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './tasks/task.ts';

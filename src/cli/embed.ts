@@ -9,6 +9,7 @@ import { batchesBySeconds, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../aud
 import { MGFError } from '../errors.ts';
 import { Encoder } from '../mgf/encoder.ts';
 import { fromHuggingFace } from '../mgf/huggingface.ts';
+import { isTaskModel, taskModelConfig } from '../tasks/model.ts';
 import { CHECKPOINT_FORMAT, checkpointConfig, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
 import { writeNpy } from '../train/npy.ts';
 import { safetensorsParts } from '../train/safetensors.ts';
@@ -54,10 +55,11 @@ Examples:
     .action((files: string[], options: Options) => runEmbed(files, options));
 }
 
-/** A network's weights and configuration: ours, or one of the wav2vec 2.0 family with the `config.json` beside it. */
+/** A network's weights and configuration: ours, those of a task model, or one of the wav2vec 2.0 family with the `config.json` beside it. */
 export async function loadEncoderWeights(checkpoint: string): Promise<{ path: string; config: MGFConfig; parameters: Map<string, HostTensor> }> {
   const { path, metadata, parameters } = await loadWeights(checkpoint);
   if (metadata['format'] === CHECKPOINT_FORMAT) return { path, config: checkpointConfig({ path, metadata }).mgf, parameters };
+  if (isTaskModel(metadata)) return { path, config: taskModelConfig(path, metadata), parameters };
   const beside = join(dirname(path), 'config.json');
   let text: string;
   try {

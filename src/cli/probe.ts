@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { MGFError } from '../errors.ts';
 import { readTask, sharedSpeakers } from '../tasks/data.ts';
-import { countsOf, probeTask } from '../tasks/probe.ts';
+import { saveTaskModel } from '../tasks/model.ts';
+import { transcriptModel } from '../tasks/ngram.ts';
+import { countsOf, probeTask, type TrainedHead } from '../tasks/probe.ts';
 import { TASKS } from '../tasks/task.ts';
 import { writeFileAtomically } from '../train/checkpoint.ts';
 import { adapterOption, cacheFolder, formatTable, ioError, jsonOption, listSkipped, plural, positiveInteger, print, say, seed, withGpu } from './common.ts';
@@ -25,6 +27,7 @@ interface Options {
   beam?: number;
   seed: number;
   out?: string;
+  save?: string;
   /** false: --no-cache. */
   cache?: string | false;
   adapter?: AdapterPreference;
@@ -55,6 +58,7 @@ export function probeCommand(): Command {
     .addOption(new Option('--beam <n>', 'asr: width of a prefix beam search (default: the best path)').argParser(positiveInteger))
     .addOption(new Option('--seed <n>', 'of the development split, the random network, the classifier and the bootstrap').argParser(seed).default(0))
     .option('--out <folder>', 'also write probe-TASK.json there, for mgf report')
+    .option('--save <file>', 'write network and classifier as one task model, for mgf predict')
     .option('--cache <folder>', 'where features are kept (default: the user\'s cache folder)').option('--no-cache', 'keep no features')
     .addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
@@ -70,19 +74,25 @@ async function runProbe(name: string, options: Options): Promise<void> {
   const task = TASKS.find((t) => t === name);
   if (!task) throw new MGFError('usage', `There is no task ${JSON.stringify(name)}; the tasks are ${TASKS.join(', ')}.`);
   const data = await readFolds(task, options), { path, config, parameters } = await loadEncoderWeights(options.checkpoint), layers = chosenLayers(options.layer, config.num_hidden_layers);
-  const { out, cache = cacheFolder('features') } = options;
+  const { out, save, cache = cacheFolder('features') } = options;
+  if (save !== undefined && (options.layer === 'all' || options.fold === 'all')) throw new MGFError('usage', `--save writes one classifier, and --${options.layer === 'all' ? 'layer' : 'fold'} all trains several; choose one.`);
   if (out !== undefined) await mkdir(out, { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', out); });
   for (const line of notes(data)) say(line);
   await withGpu(options.adapter, async (gpu) => {
     const progress = liveLine();
+    let trained: TrainedHead | undefined;
     const result = await probeTask({
       gpu, data, config, parameters, checkpoint: path, head: options.head, pool: options.pool, seed: options.seed, beam: options.beam, cache: cache === false ? undefined : cache,
-      ...(layers && { layers }), onProgress: progress.update, onRow: () => progress.clear(),
+      ...(layers && { layers }), onProgress: progress.update, onRow: (row, head) => { progress.clear(); if (row.features === 'mgf') trained = head; },
     });
     progress.clear();
     if (out !== undefined) {
       const file = join(out, `probe-${task}.json`);
       await writeFileAtomically(file, [new TextEncoder().encode(`${JSON.stringify(result, null, 2)}\n`)]).catch((error: unknown) => { throw ioError(error, 'write', file); });
+    }
+    if (save !== undefined) {
+      const { spec, parameters: head } = trained!, [set] = data;
+      await saveTaskModel(save, { config, spec, classes: set!.classes, encoder: parameters, head, notes: { checkpoint: path, made: 'probed' }, ...(task === 'asr' && { lm: transcriptModel(set!) }) });
     }
     print(options.json ? JSON.stringify(result, null, 2) : formatProbe(result));
   });

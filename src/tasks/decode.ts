@@ -12,6 +12,9 @@ export function bestClasses(logits: Float32Array, frames: number, classes: numbe
   });
 }
 
+/** CTC's labels of a transcript: class i is i + 1; characters that are no class are left out. */
+export const ctcLabels = (transcript: string, classes: readonly string[]): number[] => [...transcript].map((c) => classes.indexOf(c) + 1).filter((label) => label > 0);
+
 /** The labels of the best path: repeats are merged, then blanks left out, as `aa_ab` -> `aab`. logits: [frames, classes]. @throws MGFError 'shape' */
 export function greedyCTC(logits: Float32Array, frames: number, classes: number): number[] {
   const best = bestClasses(logits, frames, classes);

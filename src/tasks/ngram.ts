@@ -1,5 +1,7 @@
 /** A character n-gram for CTC decoding: counts of the transcripts, interpolated by Witten and Bell's method (IEEE Trans. Inf. Theory 37(4), 1991). */
 import { MGFError } from '../errors.ts';
+import { ctcLabels } from './decode.ts';
+import type { TaskData } from './task.ts';
 
 /** What comes next in a transcript. Labels are CTC classes, 1 to classes - 1; 0, the blank there, is the end of the transcript here. */
 export interface CharLM {
@@ -7,6 +9,13 @@ export interface CharLM {
   /** log p(label | the labels before it) of every label, [classes]; index 0: the transcript ends. */
   logProbabilities(history: readonly number[]): Float64Array;
 }
+
+/** Of the character model that goes with a recogniser: a history of three, and the next. */
+const ORDER = 4;
+
+/** The character model of a recogniser: of the transcripts of its training split. */
+export const transcriptModel = ({ classes, items }: Pick<TaskData, 'classes' | 'items'>): NGram =>
+  NGram.train(items.filter(({ split }) => split === 'train').map(({ transcript }) => ctcLabels(transcript, classes)), { order: ORDER, classes: classes.length + 1 });
 
 /** What came after one history, and how often. */
 interface Followers { total: number; counts: Map<number, number> }
