@@ -51,13 +51,6 @@ export { labelledScorer } from './tasks/ablation-score.ts';
 export { ablationMarkdown, compareRows } from './tasks/ablation-table.ts';
 export type { AblationResult, AblationRow } from './tasks/task.ts';
 
-// The ablation: losses left out or of the other kind, each network under the same probes.
-export { ablationRows, chooseRows, rowConfig, runAblation } from './tasks/ablation.ts';
-export type { AblationHooks, AblationOptions, Subject } from './tasks/ablation.ts';
-export { labelledScorer } from './tasks/ablation-score.ts';
-export { ablationMarkdown, compareRows } from './tasks/ablation-table.ts';
-export type { AblationResult, AblationRow } from './tasks/task.ts';
-
 // Downstream tasks: labelled recordings, probes on frozen features, fine-tuning, prediction.
 export { frameLabels, readTask, sharedSpeakers } from './tasks/data.ts';
 export type { TaskDataOptions } from './tasks/data.ts';
