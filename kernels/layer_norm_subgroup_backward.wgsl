@@ -1,13 +1,23 @@
 // All gradients of layer norm in one walk; maths in layer_norm_backward.wgsl and layer_norm_columns.wgsl, adapters and work split as in
 // layer_norm_subgroup.wgsl. Column sums stay in registers over the block of rows: part_weight, part_bias [blocks, D].
-// Grid: one workgroup of one subgroup per block of rows. Measured with layer_norm_subgroup on lavapipe, forward and backward with GELU, 65528 rows of 64:
+// IMAGE: x and dy are read from their images (src/plan/images.ts). held: V. Grid: one workgroup of one subgroup per block of rows. Measured with layer_norm_subgroup on lavapipe, forward and backward with GELU, 65528 rows of 64:
 // 26 ms of two cores, against 69 ms with a row per lane.
 enable subgroups;
 #include "lib/gelu.wgsl"
+#include "lib/image.wgsl"
 #include "lib/lanes.wgsl"
-struct P { rows: u32, block: u32 }
+struct P { rows: u32, block: u32, held: u32 }
+#if IMAGE
+@group(0) @binding(0) var dy: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
+fn dy_at(i: u32) -> vec4f { return textureLoad(dy, texel(i)); }
+fn x_at(i: u32) -> vec4f { return textureLoad(x, texel(i)); }
+#else
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
+fn dy_at(i: u32) -> vec4f { return dy[i]; }
+fn x_at(i: u32) -> vec4f { return x[i]; }
+#end
 @group(0) @binding(2) var<storage, read> stats: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> dx: array<vec4f>;
 @group(0) @binding(4) var<uniform> p: P;
@@ -45,8 +55,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     var sum_g = vec4f();
     var sum_gx = vec4f();
 #for i in 0..V
-    let xh${i} = (x[at + ${i * SG}u] - s.x - s.y) * s.z;
-    var g${i} = dy[at + ${i * SG}u];
+    let xh${i} = (x_at(at + ${i * SG}u) - s.x - s.y) * s.z;
+    var g${i} = dy_at(at + ${i * SG}u);
 #if ACT
     {
       var u = xh${i};
@@ -74,12 +84,23 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     dx[at + ${i * SG}u] = (g${i} - mean.x - xh${i} * mean.y) * s.z;
 #end
   }
-#for i in 0..V
+  // Loops whose length the compiler cannot see: unrolled stores would be most of the compile time.
+  let held = p.held;
+  let first = block * ${V * SG}u + lane;
 #if WEIGHT
-  part_weight[block * ${V * SG}u + lane + ${i * SG}u] = sum_w${i};
+  var weights = array<vec4f, ${V}>(
+#for i in 0..V
+    sum_w${i},
+#end
+  );
+  for (var i = 0u; i < held; i++) { part_weight[first + i * ${SG}u] = weights[i]; }
 #end
 #if BIAS
-  part_bias[block * ${V * SG}u + lane + ${i * SG}u] = sum_b${i};
+  var biases = array<vec4f, ${V}>(
+#for i in 0..V
+    sum_b${i},
 #end
+  );
+  for (var i = 0u; i < held; i++) { part_bias[first + i * ${SG}u] = biases[i]; }
 #end
 }

@@ -37,6 +37,6 @@ export function layerNormCheck(constants: Readonly<Record<string, number>>, back
   return {
     inputs: backward ? { dy, x, stats: Float32Array.from(stats), ...affine } : { x, ...affine },
     outputs: backward ? { dx, ...(weight && { part_weight: partWeight }), ...(bias && { part_bias: partBias }) } : { y, stats },
-    params: { rows: ROWS, block: BLOCK, width: D / 4, ...(!backward && { eps: EPS }) }, grid: spread(blocks), tolerance: 1e-4,
+    params: { rows: ROWS, block: BLOCK, width: D / 4, ...(backward ? { held: constants['V']! } : { eps: EPS }) }, grid: spread(blocks), tolerance: 1e-4,
   };
 }

@@ -31,13 +31,17 @@ const flags = (weight: Value | null, bias: Value | null, attrs: Attrs): Record<s
  */
 const mostHeld = (adapter: AdapterProfile): number => (adapter.family === 'cpu' ? 32 / adapter.subgroupSize : 8);
 
-/** Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: subgroups of no fixed size, or an odd or long row. */
-function overSubgroups(x: Spec, adapter: AdapterProfile): { constants: { SG: number; V: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {
+/**
+ * Launch of the kernels that hold a row in a subgroup's registers, or null where they do not apply: subgroups of no fixed size, or an odd or long row.
+ * Rows are read from images where that pays for the copies: not where GELU is most of the work.
+ */
+function overSubgroups(x: Spec, { activation }: Attrs, adapter: AdapterProfile): { constants: { SG: number; V: number; IMAGE: number }; grid: readonly [number, number, number]; block: number; blocks: number } | null {
   const { rows, d } = rowLayout(x), SG = adapter.subgroupSize;
   if (adapter.rejected?.has(SUBGROUP.name)) return null;
   if (SG < 4 || SG > 32 || d % (4 * SG) !== 0 || d / (4 * SG) > mostHeld(adapter)) return null;
   const block = ceilDiv(rows, Math.min(adapter.family === 'cpu' ? 256 : 2048, ceilDiv(rows, 8))), blocks = ceilDiv(rows, block);
-  return { constants: { SG, V: d / (4 * SG) }, grid: spread(blocks), block, blocks };
+  const IMAGE = Number(Boolean(adapter.images) && activation === 'none' && imageable(x.shape));
+  return { constants: { SG, V: d / (4 * SG), IMAGE }, grid: spread(blocks), block, blocks };
 }
 
 /** Inputs x, weight?, bias?. Outputs y and the statistics of each row (see the kernel), which backward needs. */
@@ -53,7 +57,7 @@ export const layerNormOp = defineOp<Attrs>({
   },
   forward(c) {
     const x = c.input(0), weight = c.inputs[1] ?? null, bias = c.inputs[2] ?? null;
-    const { rows, width, VEC } = rowLayout(x), held = overSubgroups(x, c.adapter);
+    const { rows, width, VEC } = rowLayout(x), held = overSubgroups(x, c.attrs, c.adapter);
     const bind = { x, y: c.outputs[0]!, stats: c.outputs[1]!, ...(weight && { weight }), ...(bias && { bias }) };
     if (held) {
       return [{ kernel: SUBGROUP, variant: SUBGROUP.name, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) }, bind, params: { rows, block: held.block, eps: c.attrs.eps } }];
@@ -74,13 +78,13 @@ export const layerNormOp = defineOp<Attrs>({
   backward(c) {
     const dy = c.upstream(0)!, x = c.input(0)!, weight = c.input(1), bias = c.input(2), stats = c.output(1);
     const { rows, d, width, VEC } = rowLayout(x), act = c.attrs.activation === 'gelu', dispatches: Dispatch[] = [];
-    const dx = c.grad(0), dw = c.grad(1), db = c.grad(2), held = dx && overSubgroups(x, c.adapter);
+    const dx = c.grad(0), dw = c.grad(1), db = c.grad(2), held = dx && overSubgroups(x, c.attrs, c.adapter);
     if (held) {
       const part_weight = weight && c.temp([held.blocks, d]), part_bias = bias && c.temp([held.blocks, d]);
       dispatches.push({
         kernel: SUBGROUP_BACKWARD, variant: SUBGROUP.name, grid: held.grid, constants: { ...held.constants, ...flags(weight, bias, c.attrs) },
         bind: { dy, x, stats, dx, ...(weight && { weight, part_weight: part_weight! }), ...(bias && { part_bias: part_bias!, ...(act && { bias }) }) },
-        params: { rows, block: held.block },
+        params: { rows, block: held.block, held: held.constants.V },
       });
       if (dw) dispatches.push(...columnSums(c, part_weight!, held.blocks, d, dw));
       if (db) dispatches.push(...columnSums(c, part_bias!, held.blocks, d, db));
