@@ -80,9 +80,9 @@ export type { HostArray, PlannedDispatch } from './plan/program.ts';
 export { ParameterStore } from './plan/parameters.ts';
 export type { HostTensor, ParameterSpec, StoreBuffer } from './plan/parameters.ts';
 export type { Region } from './plan/storage.ts';
-/** Kernel variants that the self-test refused on a device, and those that passed: every variant is tested before its first use. */
-export { approvals, rejections } from './plan/self-test.ts';
-export type { Rejection } from './plan/self-test.ts';
+/** Kernel variants that the self-test refused on a device, and those that passed: every variant is tested before its first use, or once for all where that is remembered. */
+export { approvals, rejections, rememberApprovals } from './plan/self-test.ts';
+export type { ApprovalOptions, Rejection } from './plan/self-test.ts';
 // Measures which variants of matrix products are fastest on a GPU; what is known can be kept as JSON.
 export { startTuning, tuningOf } from './plan/tune.ts';
 export type { Candidate, Choice, TuneOptions, Tuning } from './plan/tune.ts';

@@ -1,3 +1,6 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { useDawn } from '../src/gpu/dawn.ts';
@@ -10,7 +13,8 @@ import { gemmReference } from '../src/ops/gemm-check.ts';
 import { layerNorm, layerNormReference } from '../src/ops/layer_norm.ts';
 import { linear, linearReference } from '../src/ops/linear.ts';
 import { compile } from '../src/plan/compile.ts';
-import { rejections, selfTest } from '../src/plan/self-test.ts';
+import { approvals, rejections, rememberApprovals, selfTest } from '../src/plan/self-test.ts';
+import { useApprovals } from '../src/cli/tuning.ts';
 import { testAdapter } from './gpu.ts';
 import { distance, failsWith, filled, noise, withFamily } from './harness.ts';
 
@@ -59,7 +63,56 @@ async function runLinear(gpu: Gpu): Promise<{ y: Float32Array; variants: string[
 const SIGN: Mutation = ['gemm_subgroup', /fma\(q0, b0, c1\)/, 'fma(-q0, b0, c1)'];
 const cpuFamily = await (async () => { const gpu = await openWrong(); const cpu = gpu.profile.family === 'cpu'; gpu.close(); return cpu; })();
 
+test('what passed is remembered by its text and not tested again, here or in the file of the command line', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mgf-approvals-')), kept: string[][] = [];
+  const first = await openWrong();
+  rememberApprovals(first, { known: [], onApproved: (digests) => kept.push([...digests]) });
+  const { y, variants } = await runLinear(first);
+  assert.is(first.tests(), 1);
+  assert.ok(kept.length === 1 && kept[0]!.length > 0 && kept[0]!.every((d) => /^[0-9a-f]{16}$/.test(d)), JSON.stringify(kept));
+  first.close();
+  const second = await openWrong();
+  rememberApprovals(second, { known: kept[0]!, onApproved: () => assert.unreachable('nothing is new') });
+  const again = await runLinear(second);
+  assert.is(second.tests(), 0);
+  assert.equal([again.y, again.variants, approvals(second)], [y, variants, approvals(first)]);
+  second.close();
+  const other = await openWrong();
+  rememberApprovals(other, { known: kept[0]!.map((d) => [...d].reverse().join('')) });
+  await runLinear(other);
+  assert.is(other.tests(), 1, 'other texts are tested');
+  other.close();
+  for (const tests of [1, 0]) {
+    const gpu = await openWrong();
+    await useApprovals(gpu, '1.0.0', folder);
+    await runLinear(gpu);
+    assert.is(gpu.tests(), tests);
+    while (readdirSync(folder).filter((f) => f.endsWith('.json')).length === 0) await new Promise((done) => setTimeout(done, 10));
+    gpu.close();
+  }
+  rmSync(folder, { recursive: true });
+});
+
 if (cpuFamily) {
+  test('what failed is tested at every start, and what passed earlier but is refused by the compiler gives way', async () => {
+    const kept: string[] = [], remember = (gpu: Gpu): void => rememberApprovals(gpu, { known: kept, onApproved: (digests) => kept.push(...digests) });
+    for (const _ of [1, 2]) {
+      const wrong = await openWrong(SIGN);
+      remember(wrong);
+      assert.equal((await runLinear(wrong)).variants, ['gemm_tile']);
+      assert.ok(rejections(wrong).length > 0);
+      wrong.close();
+    }
+    const right = await openWrong();
+    remember(right);
+    assert.equal((await runLinear(right)).variants, ['gemm_subgroup']);
+    right.close();
+    const refusing = await openWrong(['gemm_subgroup', /fn main/, 'fn lost']);
+    remember(refusing);
+    assert.equal((await runLinear(refusing)).variants, ['gemm_tile']);
+    refusing.close();
+  });
+
   test('a kernel with one sign flipped is refused, the user is told once, and the fallback gives the right result', async () => {
     const gpu = await openWrong(SIGN);
     const first = await runLinear(gpu);

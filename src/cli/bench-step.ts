@@ -13,6 +13,7 @@ import { buildTorchStep, torchStepSets } from '../bench/torch-step.ts';
 import { WORKLOADS } from '../bench/workloads.ts';
 import { MGFError } from '../errors.ts';
 import { print } from './common.ts';
+import { useApprovals } from './tuning.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { PlannedDispatch } from '../plan/program.ts';
 
@@ -59,9 +60,10 @@ async function openSteps(gpu: Gpu, name: Name, precision: Precision | undefined)
 }
 
 /** The other side of `runSteps`, in the process that it starts: prints one line of JSON. `name`: a step, with `:first` for nothing but its first run. */
-export async function runStart(gpu: Gpu, name: string, precision?: Precision): Promise<void> {
+export async function runStart(gpu: Gpu, name: string, version: string, precision?: Precision): Promise<void> {
   const [step, only] = name.split(':') as [Name, string?];
   if (!NAMES.includes(step)) throw new MGFError('usage', `"${name}" is none of ${NAMES.join(', ')}.`);
+  await useApprovals(gpu, version);
   const open = await openSteps(gpu, step, precision), losses = [(await open.step()).loss], firstMs = performance.now();
   const started: Started = { firstMs, residentBytes: 0, deviceBytes: open.deviceBytes, dispatches: open.dispatches.length, flops: 0, wrong: null, ms: [], hostMs: [] };
   if (only !== 'first') {
@@ -81,8 +83,8 @@ export async function runStart(gpu: Gpu, name: string, precision?: Precision): P
 
 function start(name: string, adapter: AdapterPreference | undefined, precision: Precision, cache: string): Promise<Started> {
   const args = [process.argv[1]!, 'bench', '--start', name, ...(adapter ? ['--adapter', adapter] : []), '--precision', precision];
-  // Where drivers keep compiled kernels: Mesa's, NVIDIA's.
-  const env = { ...process.env, MESA_SHADER_CACHE_DIR: cache, __GL_SHADER_DISK_CACHE_PATH: cache };
+  // Where drivers keep compiled kernels (Mesa's, NVIDIA's), and we what passed its test.
+  const env = { ...process.env, MESA_SHADER_CACHE_DIR: cache, __GL_SHADER_DISK_CACHE_PATH: cache, XDG_CACHE_HOME: cache };
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     let out = '', complaint = '';

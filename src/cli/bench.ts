@@ -81,7 +81,7 @@ Examples:
 }
 
 async function run(what: string | undefined, options: Options, version: string): Promise<void> {
-  if (options.start !== undefined) return withGpu(options.adapter, (gpu) => runStart(gpu, options.start!, options.precision));
+  if (options.start !== undefined) return withGpu(options.adapter, (gpu) => runStart(gpu, options.start!, version, options.precision));
   if (what?.endsWith('.wgsl')) return timeFile(what, options);
   if (what !== undefined && !(SUITES as readonly string[]).includes(what)) {
     throw new MGFError('usage', `"${what}" cannot be measured: use kernels, step, peers, roofline, or a file whose name ends in .wgsl.`);

@@ -1,9 +1,10 @@
-/** What was measured about kernel variants, kept in the user's cache folder: once an adapter, driver and version of this program. */
+/** What was tested and measured about kernel variants, kept in the user's cache folder: once an adapter, driver and version of this program. */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Option } from 'commander';
 import * as v from 'valibot';
+import { rememberApprovals } from '../plan/self-test.ts';
 import { startTuning, type Tuning } from '../plan/tune.ts';
 import { writeFileAtomically } from '../train/checkpoint.ts';
 import { cacheFolder, formatTable, plural, print, say } from './common.ts';
@@ -38,9 +39,29 @@ export async function readTuning(path: string): Promise<Tuning | null> {
   }
 }
 
-/** Programs compiled for this device take the fastest variants, those measured earlier included. Not in software: one variant is known to be best there. */
+/**
+ * Programs compiled for this device take the fastest variants, those measured earlier included. Not in software: one variant is known to be best there.
+ * What passed its self-test earlier is not tested again.
+ */
 export async function useTuning(gpu: Gpu, mode: TuneMode, version: string): Promise<void> {
+  await useApprovals(gpu, version);
   if (mode === 'auto' && gpu.profile.kind === 'gpu') await tuneInto(gpu, tuningFile(gpu, version));
+}
+
+/** Kernels that passed their self-test on this device with this version are not tested at every start. */
+export async function useApprovals(gpu: Gpu, version: string, folder = cacheFolder('approvals')): Promise<void> {
+  const path = tuningFile(gpu, version, folder), text = await readFile(path, 'utf8').catch(() => '[]');
+  const parse = (): unknown => { try { return JSON.parse(text); } catch { return []; } };
+  const parsed = v.safeParse(v.array(v.string()), parse());
+  rememberApprovals(gpu, { known: parsed.success ? parsed.output : [], onApproved: (digests) => {
+    // Where it cannot be written, the next start tests again.
+    keep(path, digests).catch(() => undefined);
+  } });
+}
+
+async function keep(path: string, value: unknown): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await writeFileAtomically(path, [new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`)]);
 }
 
 /** Starts tuning with what a file holds, and keeps it up to date. */
@@ -50,8 +71,7 @@ export async function tuneInto(gpu: Gpu, path: string): Promise<void> {
     onStart: (products) => say(`Measuring once which kernels are fastest on ${gpu.profile.name} for ${plural(products, 'kind')} of matrix product ...`),
     onMeasured: async (tuning) => {
       try {
-        await mkdir(dirname(path), { recursive: true });
-        await writeFileAtomically(path, [new TextEncoder().encode(`${JSON.stringify(tuning, null, 2)}\n`)]);
+        await keep(path, tuning);
       } catch (error) {
         say(`${path} could not be written (${(error as Error).message}): the next run measures again.`);
       }

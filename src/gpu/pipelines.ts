@@ -24,6 +24,10 @@ function textOf(kernel: { name: string; source: string }, constants: Constants):
   return text;
 }
 
+/** What `compileKernel` compiles. */
+export const kernelText = (gpu: Gpu, kernel: { name: string; source: string }, constants: Constants = {}): string =>
+  textOf(kernel, { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...constants });
+
 /**
  * Compiles a kernel variant, once per device and text: the expanded WGSL is the cache key, so nothing that is baked into it can be forgotten.
  * Every template may use SG (subgroup width, 0 if it varies) and CPU (1 for the CPU-adapter family).
@@ -32,7 +36,7 @@ function textOf(kernel: { name: string; source: string }, constants: Constants):
 export function compileKernel(gpu: Gpu, kernel: { name: string; source: string }, constants: Constants = {}): Promise<Compiled> {
   let cache = caches.get(gpu.device);
   if (!cache) caches.set(gpu.device, (cache = new Map()));
-  const wgsl = textOf(kernel, { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...constants });
+  const wgsl = kernelText(gpu, kernel, constants);
   let compiled = cache.get(wgsl);
   if (!compiled) {
     compiled = build(gpu, kernel.name, wgsl);
@@ -57,6 +61,13 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ label: name, code: wgsl });
   const invalid = device.popErrorScope();
+  // Asked for at once, so that other threads compile while this one reads the next text. What is wrong with the text is told better by the module.
+  const made = gpu.settle(device.createComputePipelineAsync({
+    label: name,
+    layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+    compute: { module, entryPoint: 'main' },
+  }));
+  made.catch(() => undefined);
   const { messages } = await module.getCompilationInfo();
   await invalid;
   const errors = messages.filter((m) => m.type === 'error');
@@ -66,11 +77,7 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
     throw new MGFError('kernel', `kernel ${name} does not compile (line numbers are of the expanded text):\n${report.join('\n')}`);
   }
   try {
-    const pipeline = await gpu.settle(device.createComputePipelineAsync({
-      label: name,
-      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: 'main' },
-    }));
+    const pipeline = await made;
     return { name, wgsl, interface: kernelInterface, layout, pipeline };
   } catch (error) {
     throw new MGFError('kernel', `kernel ${name} was refused by the device: ${(error as Error).message}`, { cause: error });

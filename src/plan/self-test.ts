@@ -2,7 +2,7 @@
 import { MGFError } from '../errors.ts';
 import type { AdapterProfile, Gpu } from '../gpu/device.ts';
 import { BufferUsage, MapMode } from '../gpu/flags.ts';
-import { compileKernel, type Compiled } from '../gpu/pipelines.ts';
+import { compileKernel, kernelText, type Compiled } from '../gpu/pipelines.ts';
 import type { Dispatch, KernelCheck } from '../graph/op.ts';
 import { ANYTHING, WRITTEN } from '../ops/check.ts';
 import { copyToImage, createImage, imageCopy, viewImage, type ImageCopy } from './images.ts';
@@ -24,6 +24,31 @@ interface Verdict { readonly error: number; readonly reason: string | null }
 const verdicts = new WeakMap<Promise<Compiled>, Promise<Verdict>>();
 const rejected = new WeakMap<GPUDevice, Map<string, Rejection>>();
 const approved = new WeakMap<GPUDevice, Set<string>>();
+
+/** What is known from earlier, by digest of the kernel's text. */
+export interface ApprovalOptions {
+  /** Texts that passed on this adapter, driver and runtime. */
+  readonly known: Iterable<string>;
+  /** Told all of them whenever there are more. */
+  readonly onApproved?: (digests: readonly string[]) => void;
+}
+interface Remembered { readonly digests: Set<string>; readonly onApproved: ApprovalOptions['onApproved'] }
+const remembered = new WeakMap<GPUDevice, Remembered>();
+
+/** From now on, texts that passed earlier are not tested again on this device; nothing that failed is remembered, it is tested at every start. */
+export function rememberApprovals(gpu: Gpu, { known, onApproved }: ApprovalOptions): void {
+  remembered.set(gpu.device, { digests: new Set(known), onApproved });
+}
+
+/** 64 bits of a text, by two FNV-1a hashes. */
+function digest(text: string): string {
+  let a = 0x811c9dc5, b = 0xc9dc5118;
+  for (let i = 0; i < text.length; i++) {
+    a = Math.imul(a ^ text.charCodeAt(i), 0x01000193);
+    b = Math.imul(b ^ text.charCodeAt(i), 0x5bd1e995);
+  }
+  return [a, b].map((h) => (h >>> 0).toString(16).padStart(8, '0')).join('');
+}
 
 const rejectedOn = (gpu: Gpu): Map<string, Rejection> => {
   let found = rejected.get(gpu.device);
@@ -68,13 +93,21 @@ export async function withoutWrongVariants<T extends { readonly dispatches: read
 export async function selfTest(gpu: Gpu, dispatches: readonly Pick<Dispatch, 'kernel' | 'constants' | 'variant'>[]): Promise<void> {
   const variants = dispatches.filter((d) => d.variant !== undefined && d.kernel.check);
   const used = new Map(variants.map((d) => [compileKernel(gpu, d.kernel, d.constants), d]));
+  const memory = remembered.get(gpu.device), digestOf = (d: Pick<Dispatch, 'kernel' | 'constants'>): string => digest(kernelText(gpu, d.kernel, d.constants));
+  const untested = [...used].filter(([compiling]) => !verdicts.has(compiling));
+  for (const [compiling, d] of untested) if (memory?.digests.has(digestOf(d))) verdicts.set(compiling, compiling.then(() => ({ error: 0, reason: null }), refusal));
   // What a check must give is worked out while the compiler works.
-  const fresh = [...used].filter(([compiling]) => !verdicts.has(compiling)).map(([compiling, d]) => ({ compiling, check: d.kernel.check!(d.constants ?? {}, gpu.profile) }));
+  const fresh = untested.filter(([compiling]) => !verdicts.has(compiling)).map(([compiling, d]) => ({ compiling, d, check: d.kernel.check!(d.constants ?? {}, gpu.profile) }));
   if (fresh.length) {
     const results = runChecks(gpu, fresh);
     fresh.forEach(({ compiling }, i) => verdicts.set(compiling, results.then((all) => all[i]!)));
     // A test that could not be run says nothing about the variant.
-    await results.catch((error: unknown) => { for (const { compiling } of fresh) verdicts.delete(compiling); throw error; });
+    const all = await results.catch((error: unknown) => { for (const { compiling } of fresh) verdicts.delete(compiling); throw error; });
+    const passed = fresh.filter((_, i) => all[i]!.reason === null);
+    if (memory && passed.length) {
+      for (const { d } of passed) memory.digests.add(digestOf(d));
+      memory.onApproved?.([...memory.digests].sort());
+    }
   }
   for (const [compiling, { variant, kernel }] of used) {
     const { error, reason } = await verdicts.get(compiling)!;
@@ -94,12 +127,15 @@ const align = (n: number): number => Math.ceil(n / 256) * 256;
 
 interface Part { readonly name: string; readonly buffer: 0 | 1 | 2; readonly offset: number; readonly size: number; readonly image?: { readonly width: number | null } }
 
+/** What an error of the compiler says about a kernel; throws any other. */
+function refusal(error: unknown): Verdict {
+  if (!(error instanceof MGFError) || error.code !== 'kernel') throw error;
+  return { error: NaN, reason: `does not compile there (${error.message.split('\n').slice(0, 2).map((line) => line.trim()).join(' ')})` };
+}
+
 /** Runs every check in one submit, and compares; a kernel that the device refuses fails. */
 async function runChecks(gpu: Gpu, tests: readonly { readonly compiling: Promise<Compiled>; readonly check: KernelCheck }[]): Promise<Verdict[]> {
-  const compiled = await Promise.all(tests.map(({ compiling }) => compiling.catch((error: unknown): Verdict => {
-    if (!(error instanceof MGFError) || error.code !== 'kernel') throw error;
-    return { error: NaN, reason: `does not compile there (${error.message.split('\n').slice(0, 2).map((line) => line.trim()).join(' ')})` };
-  })));
+  const compiled = await Promise.all(tests.map(({ compiling }) => compiling.catch(refusal)));
   const runnable = tests.flatMap(({ check }, i): (readonly [Compiled, KernelCheck])[] => { const c = compiled[i]!; return 'pipeline' in c ? [[c, check]] : []; });
   const verdicts = runnable.length ? await launchChecks(gpu, runnable) : [];
   return compiled.map((c) => ('pipeline' in c ? verdicts.shift()! : c));
