@@ -129,6 +129,7 @@ test('a folder with another ablation or a damaged result is refused, and so is a
   await failsWith('checkpoint', /config\.json was made with another configuration: steps is 3 there and 4 here/, () => runAblation(options('grid-nano-mel', { base: small('nano-mel', { train: { steps: 4 } }) })));
   await failsWith('checkpoint', /data is ".*made up" there/, () => runAblation(options('grid-nano-mel', { data: 'others' })));
   await failsWith('checkpoint', /probes\.families is null there and \["timit"\] here/, () => runAblation(options('grid-nano-mel', { probes: { labels: 'none', tasks: ['phoneme', 'speaker'], families: ['timit'] } })));
+  await failsWith('config', /only-frame: loss_start_steps is .*, but must be 0 for at least one scale/, () => runAblation(options('late', { base: small('nano-mel', { mgf: { loss_start_steps: { frame: 1 } } }) })));
   await failsWith('usage', /counted in steps/, () => runAblation(options('clock', { base: small('nano-mel', { train: { minutes: 1 } }) })));
   writeFileSync(join(folder, 'straight', 'ablation.json'), '{"rows": [{"name": "all"}]}');
   await failsWith('data', /ablation\.json is damaged/, () => readAblation(join(folder, 'straight')));
@@ -189,10 +190,11 @@ test('the command writes results, table and picture, and a second one finds noth
 });
 
 test('the command refuses a row and a task that there are not', async () => {
-  const [row, task] = await Promise.all([ablate(['--rows', 'all,swap-sentense']), ablate(['--tasks', 'speakers'])]);
+  const [row, task, none] = await Promise.all([ablate(['--rows', 'all,swap-sentense']), ablate(['--tasks', 'speakers']), ablate(['--seeds', ','])]);
   assert.match(row.err, /no row "swap-sentense"; the nearest is "swap-sentence"/);
   assert.match(task.err, /--tasks takes phoneme, speaker, emotion, not "speakers"/);
-  assert.equal([row.status, task.status], [2, 2]);
+  assert.match(none.err, /--seeds.*list with commas/);
+  assert.equal([row.status, task.status, none.status], [2, 2, 2]);
 });
 
 // --------------------------------------------------------------------------------------------------------------- table, picture

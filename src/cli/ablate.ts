@@ -1,6 +1,6 @@
 /** `mgf ablate DATA`: which scales matter, and whether each needs its own kind of loss. */
 import { join } from 'node:path';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
 import { applySettings } from '../mgf/config.ts';
@@ -30,11 +30,16 @@ interface Options {
 }
 
 const DEFAULT_PRESET = 'micro-mel';
-const words = (text: string): string[] => text.split(',').map((w) => w.trim()).filter(Boolean);
+
+function words(text: string): string[] {
+  const found = [...new Set(text.split(',').map((w) => w.trim()).filter(Boolean))];
+  if (found.length === 0) throw new InvalidArgumentError('It must be a list with commas, without spaces.');
+  return found;
+}
 
 function tasks(text: string): AblationTask[] {
   const names = words(text), unknown = names.find((n) => !(ABLATION_TASKS as readonly string[]).includes(n));
-  if (unknown !== undefined || names.length === 0) throw new MGFError('usage', `--tasks takes ${ABLATION_TASKS.join(', ')}, not "${unknown ?? text}".`);
+  if (unknown !== undefined) throw new MGFError('usage', `--tasks takes ${ABLATION_TASKS.join(', ')}, not "${unknown}".`);
   return ABLATION_TASKS.filter((t) => names.includes(t));
 }
 

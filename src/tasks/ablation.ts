@@ -93,11 +93,13 @@ const isTrained = (name: string): boolean => !UNTRAINED.includes(name);
  * Trains and scores every cell of rows x seeds that `out` does not hold yet, a seed after the other, so that the first is a whole grid soonest. A training
  * that was interrupted goes on from its checkpoint. Every result is on the disk before the next cell starts. What does not depend on the seed (log-mel)
  * is scored once. `interrupted`: `signal` came first.
- * @throws MGFError 'usage' for a base run by the clock, 'checkpoint' when `out` holds another ablation, 'data' for a damaged ablation.json; what training and probes throw
+ * @throws MGFError 'usage' for a base run by the clock, 'config' for a row that the base does not allow, 'checkpoint' when `out` holds another ablation, 'data' for a damaged ablation.json; what training and probes throw
  */
 export async function runAblation(options: AblationOptions): Promise<{ result: AblationResult; interrupted: boolean }> {
   const { gpu, base, preset, rows, seeds, out, score, hooks = {}, signal } = options;
   if (base.train.minutes !== null) throw new MGFError('usage', 'An ablation is counted in steps, so that every row learns equally long; set `steps` instead of `minutes`.');
+  // A row that the base makes impossible (the one scale left starts late) is said before anything is trained.
+  for (const name of rows) rowConfig(base, name, 0);
   await checkFolder(options);
   const finished = await readAblation(out), cells = seeds.flatMap((seed, i) => rows.filter((name) => i === 0 || name !== 'log-mel').map((name) => ({ name, seed })));
   const isDone = ({ name, seed }: { name: string; seed: number }): boolean => finished.some((row) => row.name === name && (name === 'log-mel' || row.seed === seed));
