@@ -99,6 +99,14 @@ test('a probe over hidden states is a curve with its baselines, and a table with
   assert.match(words(document.querySelector('p.under')!), '6 classes · 1,000 train, 20 dev, 30 test recordings · linear head · the commonest class is 25.0 % of the test · run/checkpoint-000100 · 2026-01-02 · an adapter · seed 1');
 });
 
+test('random weights that were probed on several hidden states are a curve as well; a part that is the whole test has no column', () => {
+  const parts = (value: number) => ({ parts: { timit: { accuracy: { value, interval: [0, 1] as const } } } });
+  const section = probeSection([probe([phonemeRow('mgf', 0, 0.4, parts(0.4)), phonemeRow('mgf', 1, 0.5, parts(0.5)), phonemeRow('random', 0, 0.3, parts(0.3)), phonemeRow('random', 1, 0.2, parts(0.2))])]);
+  clean(section);
+  assert.match(parse(section).querySelector('svg title')!.textContent ?? '', 'MGF 0: 40 %, 1: 50 %; random weights 0: 30 %, 1: 20 %');
+  assert.equal([...parse(section).querySelectorAll('th')].map(words), ['features', 'hidden state', 'accuracy']);
+});
+
 test('where no hidden states are compared, a dot for each kind of features; errors are said to be better when low', () => {
   const row = (features: string, value: number): ReportProbeRow => phonemeRow(features, 'sum', 0, { metrics: { wer: { value, interval: [value - 0.1, value + 0.1] } } });
   const rows = [row('mgf', 0.5), row('mgf', 0.4), row('log-mel', 0.8)], section = probeSection([probe(rows, { task: 'asr', classes: [] })]);

@@ -12,15 +12,13 @@ export interface LayerPlot {
   label: string;
   /** Name of the y axis, such as `accuracy (%)`. */
   unit: string;
-  /** Curves over hidden states, such as the heads of a probe; at most two. */
-  curves: Array<{ name: string; points: Array<Score & { layer: number }> }>;
+  /** Curves over hidden states; those that others are compared with are dashed. */
+  curves: Array<{ name: string; colour: string; baseline: boolean; points: Array<Score & { layer: number }> }>;
   /** Baselines across, with their intervals as bands where they have one. */
   baselines: Array<{ name: string; value: number; interval?: readonly [number, number] | undefined; colour: string }>;
   /** One score of all hidden states together, beside the last one. */
   sum?: Score | undefined;
 }
-
-const COLOURS = ['var(--accent)', 'var(--second)'] as const;
 
 /** Shares 0 to 1 over hidden states, as percentages; lines are named at their right ends. */
 export function layerPlot({ label, unit, curves, baselines, sum }: LayerPlot): string {
@@ -31,13 +29,15 @@ export function layerPlot({ label, unit, curves, baselines, sum }: LayerPlot): s
   const left = layers[0]! - 0.3, right = (sum ? beyond : last) + 0.3;
   const pixel = (v: number): number => height - margin.bottom - ((v - low) / (high - low)) * (height - margin.top - margin.bottom);
   const names = [
-    ...curves.map((c, i) => ({ name: c.name, value: 100 * c.points.at(-1)!.value, colour: COLOURS[i % 2]!, bold: true })),
+    ...curves.map((c) => ({ name: c.name, value: 100 * c.points.at(-1)!.value, colour: c.colour, bold: !c.baseline })),
     ...baselines.map((b) => ({ name: b.name, value: 100 * b.value, colour: b.colour, bold: false })),
   ];
   const places = spread(names.map((n) => pixel(n.value)), 14, margin.top, height - margin.bottom);
-  const whiskers = (points: Array<Score & { layer: number }>, stroke: string): Plot.Markish[] => [
-    Plot.ruleX(points, { x: 'layer', y1: (p: Score) => 100 * p.low, y2: (p: Score) => 100 * p.high, stroke, strokeWidth: 1.5 }),
-    Plot.dot(points, { x: 'layer', y: (p: Score) => 100 * p.value, r: 3.5, fill: stroke, stroke: 'var(--surface)' }),
+  // Curves stand a little beside each other, so that no interval hides another.
+  const beside = (c: LayerPlot['curves'][number]): number => 4 * (curves.indexOf(c) - (curves.length - 1) / 2);
+  const whiskers = (points: Array<Score & { layer: number }>, stroke: string, dx = 0): Plot.Markish[] => [
+    Plot.ruleX(points, { x: 'layer', y1: (p: Score) => 100 * p.low, y2: (p: Score) => 100 * p.high, dx, stroke, strokeWidth: 1.5 }),
+    Plot.dot(points, { x: 'layer', y: (p: Score) => 100 * p.value, dx, r: 3.5, fill: stroke, stroke: 'var(--surface)' }),
   ];
   const told = curves.map((c) => `${c.name} ${c.points.map((p) => `${p.layer}: ${number(100 * p.value)} %`).join(', ')}`).concat(baselines.map((b) => `${b.name} ${number(100 * b.value)} %`));
   return draw({
@@ -52,10 +52,11 @@ export function layerPlot({ label, unit, curves, baselines, sum }: LayerPlot): s
         ...(b.interval ? [Plot.rect([b.interval], { x1: () => left, x2: () => right, y1: (i: readonly number[]) => 100 * i[0]!, y2: (i: readonly number[]) => 100 * i[1]!, fill: b.colour, fillOpacity: 0.1 })] : []),
         Plot.ruleY([100 * b.value], { stroke: b.colour, strokeWidth: 1.25, strokeDasharray: '5 4' }),
       ]),
-      ...curves.flatMap(({ points }, i) => [
-        Plot.lineY(points, { x: 'layer', y: (p: Score) => 100 * p.value, stroke: COLOURS[i % 2]!, strokeWidth: 2 }), ...whiskers(points, COLOURS[i % 2]!),
-      ]),
-      ...(sum ? whiskers([{ ...sum, layer: beyond }], COLOURS[0]) : []),
+      ...curves.toSorted((a, b) => Number(b.baseline) - Number(a.baseline)).flatMap((c) => {
+        const { points, colour, baseline } = c, dx = beside(c);
+        return [Plot.lineY(points, { x: 'layer', y: (p: Score) => 100 * p.value, dx, stroke: colour, strokeWidth: baseline ? 1.25 : 2, ...(baseline && { strokeDasharray: '5 4' }) }), ...whiskers(points, colour, dx)];
+      }),
+      ...(sum ? whiskers([{ ...sum, layer: beyond }], curves[0]!.colour) : []),
       ...names.map((n, i) => Plot.text([n], {
         x: () => right, y: 'value', text: 'name', textAnchor: 'start', dx: 7, dy: places[i]! - pixel(n.value), fill: n.colour, ...(n.bold && { fontWeight: 600 }),
       })),

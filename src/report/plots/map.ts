@@ -14,16 +14,20 @@ export interface PointMap {
   labels: readonly string[];
 }
 
-const MARGIN = { left: 10, right: 10, top: 10, bottom: 10 };
 const HEIGHT = 350;
 
-/** Both axes to one scale, without ticks: of a projection only nearness means something. */
+/** Both axes to one scale, turned to fill the frame, without ticks: of a projection only nearness means something. */
 export function pointMap({ label, points, labels }: PointMap): string {
   const n = labels.length, names = [...new Set(labels)];
-  const xs = Array.from({ length: n }, (_, i) => points[2 * i]!), ys = Array.from({ length: n }, (_, i) => points[2 * i + 1]!);
-  const width = PAIR_WIDTH - MARGIN.left - MARGIN.right - 24, height = HEIGHT - MARGIN.top - MARGIN.bottom - 36;
+  const width = PAIR_WIDTH - 44, height = HEIGHT - 56;
   const centre = (v: number[]): number => (Math.min(...v) + Math.max(...v)) / 2, extent = (v: number[]): number => Math.max(...v) - Math.min(...v);
-  const scale = Math.min(width / (extent(xs) || 1), height / (extent(ys) || 1)), [cx, cy] = [centre(xs), centre(ys)];
+  // Directions mean nothing, so the points are turned to where they fill the frame best.
+  const turned = Array.from({ length: 36 }, (_, k) => {
+    const c = Math.cos((Math.PI * k) / 36), s = Math.sin((Math.PI * k) / 36);
+    const xs = Array.from({ length: n }, (_, i) => c * points[2 * i]! - s * points[2 * i + 1]!), ys = Array.from({ length: n }, (_, i) => s * points[2 * i]! + c * points[2 * i + 1]!);
+    return { xs, ys, scale: Math.min(width / (extent(xs) || 1), height / (extent(ys) || 1)) };
+  });
+  const { xs, ys, scale } = turned.reduce((best, t) => (t.scale > best.scale ? t : best)), [cx, cy] = [centre(xs), centre(ys)];
   const at = xs.map((x, i) => ({ x: PAIR_WIDTH / 2 + (x - cx) * scale, y: HEIGHT / 2 - (ys[i]! - cy) * scale, name: labels[i]! }));
   const texts = placeNames(at, names);
   return draw({

@@ -41,10 +41,13 @@ const axisOf = (metric: string): string => `${kindOf(metric).name} (%)${kindOf(m
 /** The curve over hidden states where one head was tried on several; else a dot for each kind of features. */
 function drawing(probe: ReportProbe, metric: string): string {
   const scored = probe.rows.filter((r) => r.metrics[metric]), title = taskTitle(probe.task), mgf = scored.filter((r) => r.features === 'mgf');
-  const curves = [...new Set(mgf.map((r) => r.head))].flatMap((head) => {
-    const own = mgf.filter((r) => r.head === head), layers = [...new Set(own.flatMap((r) => (typeof r.layer === 'number' ? [r.layer] : [])))].sort((a, b) => a - b);
-    return layers.length < 2 ? [] : [{ head, points: layers.map((layer) => ({ layer, ...score(bestRow(own.filter((r) => r.layer === layer), metric)!.metrics[metric]!) })) }];
-  }).slice(0, 2);
+  // The best of each hidden state, where one head was tried on several.
+  const byLayer = (rows: readonly ReportProbeRow[]): Array<Score & { layer: number }> => {
+    const layers = [...new Set(rows.flatMap((r) => (typeof r.layer === 'number' ? [r.layer] : [])))].sort((a, b) => a - b);
+    return layers.length < 2 ? [] : layers.map((layer) => ({ layer, ...score(bestRow(rows.filter((r) => r.layer === layer), metric)!.metrics[metric]!) }));
+  };
+  const curves = [...new Set(mgf.map((r) => r.head))].map((head) => ({ head, points: byLayer(mgf.filter((r) => r.head === head)) })).filter((c) => c.points.length > 0).slice(0, 2);
+  const random = byLayer(scored.filter((r) => r.features === 'random'));
   const baseline = (features: string): ReportProbeRow | undefined => bestRow(scored.filter((r) => r.features === features), metric);
   // Far below everything else it would flatten the picture; the table's foot has it.
   const values = scored.map((r) => r.metrics[metric]!.value), floor = Math.min(...values) - 0.6 * (Math.max(...values) - Math.min(...values));
@@ -56,16 +59,19 @@ function drawing(probe: ReportProbe, metric: string): string {
   const sum = bestRow(mgf.filter((r) => r.layer === 'sum' && r.head === curves[0]!.head), metric);
   const svg = layerPlot({
     label: `${title}, ${kindOf(metric).name} by hidden state`, unit: axisOf(metric),
-    curves: curves.map(({ head, points }) => ({ name: curves.length > 1 ? `MGF, ${head}` : 'MGF', points })), ...(sum && { sum: score(sum.metrics[metric]!) }),
+    curves: [
+      ...curves.map(({ head, points }, i) => ({ name: curves.length > 1 ? `MGF, ${head}` : 'MGF', colour: i === 0 ? 'var(--accent)' : 'var(--second)', baseline: false, points })),
+      ...(random.length > 0 ? [{ name: sourceName('random'), colour: 'var(--good)', baseline: true, points: random }] : []),
+    ], ...(sum && { sum: score(sum.metrics[metric]!) }),
     baselines: [
       ...([['log-mel', 'var(--reference)'], ['random', 'var(--good)']] as const).flatMap(([features, colour]) => {
-        const best = baseline(features)?.metrics[metric];
+        const best = features === 'random' && random.length > 0 ? undefined : baseline(features)?.metrics[metric];
         return best ? [{ name: sourceName(features), value: best.value, interval: best.interval, colour }] : [];
       }),
       ...majority,
     ],
   });
-  return figure(title, svg, `By hidden state, with 95 % intervals${sum ? '; all: a learned sum of all hidden states' : ''}. Dashed: the best of each baseline, with its interval.`);
+  return figure(title, svg, `By hidden state, with 95 % intervals${sum ? '; all: a learned sum of all hidden states' : ''}. Dashed: baselines; a band is the interval of one without hidden states.`);
 }
 
 const estimate = (e: Scored | undefined, best: boolean): Cell => ({
@@ -75,7 +81,9 @@ const estimate = (e: Scored | undefined, best: boolean): Cell => ({
 function probeTable(probe: ReportProbe): string {
   const metrics = metricsOf(probe), columns = metrics.flatMap((metric) => [
     { metric, part: undefined as string | undefined },
-    ...[...new Set(probe.rows.flatMap((r) => Object.keys(r.parts).filter((p) => r.parts[p]![metric])))].map((part) => ({ metric, part })),
+    // A part that is the whole test says nothing new.
+    ...[...new Set(probe.rows.flatMap((r) => Object.keys(r.parts).filter((p) => r.parts[p]![metric])))].map((part) => ({ metric, part }))
+      .filter(({ part }) => probe.rows.some((r) => r.parts[part]?.[metric]?.value !== r.metrics[metric]?.value)),
   ]);
   const of = (row: ReportProbeRow, { metric, part }: (typeof columns)[number]): Scored | undefined => (part === undefined ? row.metrics : row.parts[part])?.[metric];
   const top = columns.map((c) => {
