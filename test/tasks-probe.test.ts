@@ -21,15 +21,15 @@ import type { ProbeRow } from '../src/tasks/task.ts';
 
 const gpu = await openTestGpu();
 const corpus = new Corpus(), config = presetConfig('nano-mel'), parameters = initialValues(mgfParameters(config, []), 1), cache = join(corpus.folder, 'cache');
-const settings = { gpu, config, parameters, cache, learningRates: [3e-3, 1e-2] };
+const settings = { gpu, config, parameters, cache, learningRates: [1e-2] };
 test.after(() => rmSync(corpus.folder, { recursive: true, force: true }));
 
 const emotions = await readTask('emotion', corpus.emotions());
 
-test('a table has the network, random weights and log-mel, a row a layer, and is the same bit for bit the second time', async () => {
-  const table = (): Promise<{ rows: readonly ProbeRow[]; majority?: number }> => probeTask({ ...settings, data: emotions, checkpoint: 'runs/toy/best.safetensors', layers: [0, 2] });
+test('a table has the network, random weights and log-mel, and is the same bit for bit the second time', async () => {
+  const table = (): Promise<{ rows: readonly ProbeRow[]; majority?: number }> => probeTask({ ...settings, data: emotions, checkpoint: 'runs/toy/best.safetensors', layers: [2] });
   const first = await table(), second = await table();
-  assert.equal(first.rows.map(({ features, layer, pool }) => [features, layer, pool]), [['mgf', 0, 'mean+std'], ['mgf', 2, 'mean+std'], ['random', 0, 'mean+std'], ['random', 2, 'mean+std'], ['log-mel', null, 'mean+std']]);
+  assert.equal(first.rows.map(({ features, layer, pool }) => [features, layer, pool]), [['mgf', 2, 'mean+std'], ['random', 2, 'mean+std'], ['log-mel', null, 'mean+std']]);
   assert.equal(second.rows, first.rows);
   assert.is(first.majority, 1 / 3);
   for (const { metrics, confusion } of first.rows) {

@@ -55,6 +55,9 @@ export interface HeadTraining {
 const PROGRAMS = 16;
 const ORDER = 9; // purpose counter of the batches' random stream
 
+/** At one score a loss must fall by so much to be worth going on for. */
+const WORTH = 0.01;
+
 const better = (a: DevScore, b: DevScore): boolean => a.score > b.score || (a.score === b.score && a.loss < b.loss);
 
 /** A classifier with its moments on the device, and the programs that train and run it. */
@@ -149,7 +152,7 @@ export async function trainHead(trainer: HeadTrainer, training: HeadTraining): P
       const score = await training.score(trainer);
       training.onProgress?.(before + epoch + 1, total);
       since++;
-      if (better(score, top)) [top, since] = [score, 0];
+      if (score.score > top.score || (score.score === top.score && score.loss < (1 - WORTH) * top.loss)) [top, since] = [score, 0];
       if (better(score, best)) [best, learningRate, kept] = [score, rate, await trainer.save()];
     }
     before += epochs;
