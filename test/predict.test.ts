@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { loadEncoderWeights } from '../src/cli/embed.ts';
 import { presetConfig } from '../src/mgf/presets.ts';
 import { initialValues, mgfParameters } from '../src/mgf/weights.ts';
 import type { HostTensor } from '../src/plan/parameters.ts';
@@ -78,6 +79,9 @@ test('a task model is read as it was written, in single or half precision', asyn
   for (const [name, { data }] of read.encoder) assert.equal(data, encoder.get(name)!.data, name);
   for (const [name, { data }] of read.head) assert.equal(data, head.get(name)!.data, name);
   assert.equal(read.lm!.logProbabilities([1, 2]), lm.logProbabilities([1, 2]));
+  const asCheckpoint = await loadEncoderWeights(at('deep/er/model.safetensors'));
+  assert.equal(asCheckpoint.config, config, 'other commands take it as a checkpoint');
+  assert.equal(asCheckpoint.parameters.get('encoder.layer_norm.weight')!.data, encoder.get('encoder.layer_norm.weight')!.data);
 
   const linear = { config, spec: specOf('asr'), classes, encoder, head: headOf(specOf('asr')) };
   await saveTaskModel(at('single.safetensors'), linear);

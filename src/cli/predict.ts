@@ -27,7 +27,7 @@ const GROUP = 10;
 
 export function predictCommand(): Command {
   return new Command('predict').summary('say what a task model hears in recordings')
-    .description('Runs a task model, made by mgf finetune or mgf probe --save: phones with their times, the speaker or the mood with probabilities, or the transcript.')
+    .description('Runs a task model, made by mgf finetune or saved by mgf probe: phones with their times, the speaker or the mood with probabilities, or the transcript.')
     .argument('<model>', 'task model, or the folder of the fine-tuning run that made it')
     .argument('<files...>', 'audio files, folders, globs, or manifests (TSV, CSV, JSONL)')
     .addOption(new Option('--beam <n>', 'asr: prefix beam search of this width (default: the best path)').argParser(positiveInteger))

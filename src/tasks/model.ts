@@ -57,8 +57,9 @@ export async function saveTaskModel(path: string, { config, spec, classes, encod
   for (const part of specs(mgfParameters(config, []))) put(given, part, half);
   for (const part of specs(headParameters(spec))) put(head, part, false);
   if (lm) {
+    // As floats, which hold counts as exactly: whoever reads weights expects nothing else in a file.
     const table = lm.table();
-    tensors.set(LM, { shape: [table.length / (lm.order + 1), lm.order + 1], data: table });
+    tensors.set(LM, { shape: [table.length / (lm.order + 1), lm.order + 1], data: Float32Array.from(table) });
   }
   const metadata = {
     format: TASK_MODEL_FORMAT, task: spec.task, config: JSON.stringify(config), head: JSON.stringify(spec), classes: JSON.stringify(classes),
@@ -93,7 +94,7 @@ export async function loadTaskModel(fileOrFolder: string): Promise<TaskModel & {
     return [name, { shape, data: toFloat32(tensor, name, path) }];
   }));
   const table = tensors.get(LM);
-  const lm = table && NGram.fromTable(table.data as Int32Array, { order: (table.shape[1] ?? 0) - 1, classes: classes.length + 1 });
+  const lm = table && NGram.fromTable(Int32Array.from(toFloat32(table, LM, path)), { order: (table.shape[1] ?? 0) - 1, classes: classes.length + 1 });
   const notes = Object.fromEntries(Object.entries(metadata).flatMap(([key, value]) => (key.startsWith(NOTE) ? [[key.slice(NOTE.length), value]] : [])));
   return { path, config, spec, classes, encoder: read(specs(mgfParameters(config, []))), head: read(specs(headParameters(spec))), notes, ...(lm && { lm }) };
 }
