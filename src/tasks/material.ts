@@ -57,7 +57,7 @@ function inputsOf(spec: HeadSpec, features: Features, train: readonly Place[]): 
 /** When training ends: scores that a learning rate is tried for, that it goes on for, and that may pass without a better one. */
 interface Limits { readonly trial: number; readonly more: number; readonly patience: number }
 /** Pooled recordings are few: a whole run for every rate costs seconds. */
-const POOLED: Limits = { trial: 50, more: 0, patience: 10 }, FRAMES: Limits = { trial: 2, more: 20, patience: 2 }, SEQUENCES: Limits = { trial: 4, more: 40, patience: 4 };
+const POOLED: Limits = { trial: 50, more: 0, patience: 10 }, FRAMES: Limits = { trial: 2, more: 20, patience: 2 }, SEQUENCES: Limits = { trial: 2, more: 15, patience: 3 };
 /** Between scores there is an epoch, or as many as make so many steps. */
 const STEPS_A_SCORE = 10;
 
