@@ -51,7 +51,7 @@ function recordings(name: string, clips = 5): string {
 test('every command has help with examples', async () => {
   const main = await mgf(['--help']);
   assert.is(main.status, 0);
-  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'finetune', 'predict', 'report', 'ablate', 'info', 'conformance', 'bench'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
+  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'info', 'conformance', 'bench'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
   for (const { name, status, out } of helps) {
     assert.is(status, 0);
     assert.match(main.out, new RegExp(`^  ${name} `, 'm'));
@@ -135,6 +135,24 @@ test('pretrain trains, leaves bad recordings out by name, and answers in JSON', 
   assert.ok(answer.dispatches > 50 && answer.peakMemory > 1e7);
   assert.match(ended.err, /Left out {4}3 clips/);
   for (const file of ['checkpoint-000002.safetensors', 'log.jsonl', 'config.json', 'skipped.tsv', 'report.html', 'tensorboard']) assert.ok(existsSync(join(at('run'), file)), file);
+});
+
+test('export writes weights that embed reads, in half precision, and that cannot be resumed', async () => {
+  const ended = await mgf(['export', at('run'), '--out', at('small/model.safetensors'), '--note', 'licence=CC0', '--json']);
+  assert.is(ended.status, 0, ended.err);
+  const { metadata, tensors } = readSafetensors(readFileSync(at('small/model.safetensors')), { origin: 'small' });
+  assert.is(metadata['note.licence'], 'CC0');
+  assert.is(tensors.get('feature_projection.projection.weight')!.dtype, 'F16');
+  assert.is(tensors.get('feature_projection.projection.bias')!.dtype, 'F32');
+  assert.not.ok([...tensors.keys()].some((name) => /^(heads|optimizer)\./.test(name)));
+  const clip = join(at('data'), 'clip-0.wav'), embed = (checkpoint: string, out: string) => mgf(['embed', clip, '--checkpoint', checkpoint, '--out', at(out), ...onDevice]);
+  for (const e of [await embed(at('small/model.safetensors'), 'small.jsonl'), await embed(at('run'), 'whole.jsonl')]) assert.is(e.status, 0, e.err);
+  const vectors = (name: string) => readFileSync(at(name), 'utf8').trim().split('\n').flatMap((line) => (JSON.parse(line) as { vector: number[] }).vector);
+  const [rounded, exact] = [vectors('small.jsonl'), vectors('whole.jsonl')], worst = Math.max(...exact.map((x, i) => Math.abs(x - rounded[i]!)));
+  assert.ok(worst > 0 && worst < 0.02, `off by ${worst}`);
+  const resumed = await mgf(['pretrain', at('data'), '--resume', at('small/model.safetensors'), '--steps', '4']);
+  assert.is(resumed.status, 1);
+  assert.match(complaint(resumed), /cannot be resumed|holds no|no sound/);
 });
 
 test('a finished run is neither overwritten nor resumed without more to do', async () => {
