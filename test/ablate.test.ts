@@ -11,7 +11,7 @@ import { SCALES } from '../src/mgf/config.ts';
 import { initialValues, mgfParameters } from '../src/mgf/weights.ts';
 import { presetRunConfig } from '../src/mgf/presets.ts';
 import { ablationRows, chooseRows, readAblation, rowConfig, runAblation, type AblationOptions, type Subject } from '../src/tasks/ablation.ts';
-import { ablationPlot } from '../src/tasks/ablation-plot.ts';
+import { ablationPlot } from '../src/report/plots/differences.ts';
 import { labelledScorer } from '../src/tasks/ablation-score.ts';
 import { ablationMarkdown, compareRows, isClear } from '../src/tasks/ablation-table.ts';
 import { readResumePoint } from '../src/train/loop.ts';

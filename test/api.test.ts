@@ -20,12 +20,12 @@ const NAMES = {
   graph: ['Graph', 'elements', 'f32', 'formatShape', 'grad', 'i32', 'vectorJacobianProduct'],
   ownOps: ['ceilDiv', 'columnSums', 'defineOp', 'gemm', 'kernel', 'overElements', 'overRows', 'scalar', 'spread'],
   ops: [
-    'add', 'attention', 'conv1d', 'convTranspose1d', 'crossEntropy', 'ctcLoss', 'dropout', 'dropoutAdd', 'fillLike', 'gelu', 'groupNorm', 'l1Loss', 'layerNorm',
-    'linear', 'logMel', 'logMelPairs', 'logSoftmax', 'maskRows', 'maskedInfoNCE', 'maskedMean', 'matmul', 'melFrames', 'mseLoss', 'narrow', 'ntXent', 'relu',
-    'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'tanh', 'weightNorm', 'zeroRows',
+    'add', 'affine', 'attention', 'conv1d', 'convTranspose1d', 'crossEntropy', 'ctcLoss', 'dropout', 'dropoutAdd', 'fillLike', 'gelu', 'groupNorm', 'l1Loss', 'layerNorm',
+    'linear', 'logMel', 'logMelPairs', 'logSoftmax', 'maskRows', 'maskedInfoNCE', 'maskedMean', 'matmul', 'melFrames', 'mix', 'mseLoss', 'narrow', 'ntXent', 'relu',
+    'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'statisticsPool', 'tanh', 'weightNorm', 'zeroRows',
   ],
   optimisation: ['LossScaler', 'accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
-  programs: ['ParameterStore', 'Program', 'approvals', 'compile', 'rejections', 'startTuning', 'tuningOf'],
+  programs: ['ParameterStore', 'Program', 'approvals', 'compile', 'rejections', 'rememberApprovals', 'startTuning', 'tuningOf'],
   mgf: [
     'Encoder', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
     'mgfParameters', 'parseConfig', 'parseRunConfig', 'parseTrainConfig', 'presetConfig', 'presetRunConfig', 'presetTrainConfig', 'pretrainingGraph',

@@ -13,6 +13,8 @@ import { defineOp, type Dispatch } from '../src/graph/op.ts';
 import { Encoder } from '../src/mgf/encoder.ts';
 import { Pretrainer } from '../src/mgf/pretrainer.ts';
 import { presetConfig, presetRunConfig } from '../src/mgf/presets.ts';
+import { Weights } from '../src/nn/weights.ts';
+import { crossEntropy } from '../src/ops/cross_entropy.ts';
 import { gemmSplit } from '../src/ops/gemm.ts';
 import { grad } from '../src/ops/grad.ts';
 import { linear } from '../src/ops/linear.ts';
@@ -20,6 +22,7 @@ import { mseLoss } from '../src/ops/loss.ts';
 import { matmul } from '../src/ops/matmul.ts';
 import { softmax } from '../src/ops/softmax.ts';
 import { compile } from '../src/plan/compile.ts';
+import { headLogits, headParameters } from '../src/tasks/head.ts';
 import { failsWith } from './harness.ts';
 
 /**
@@ -61,6 +64,7 @@ async function compileAll(gpu: Gpu): Promise<void> {
     forward: (c) => gemmSplit(c, { mode: 'tn', a: c.input(0), b: c.input(0), c: c.outputs[0]!, m: 8, n: 8, k2: 4096, aRow: 8, bRow: 8, cRow: 8 }),
   });
   (await compile(gpu, long, { keep: { y: long.apply(gram, [rows], {})[0]! } })).destroy();
+  await compileHead(gpu);
   const folder = new URL('test/golden/', root);
   for (const file of readdirSync(folder).filter((f) => !f.startsWith('mgf_model'))) {
     const { failure } = await runCase(gpu, new Uint8Array(readFileSync(new URL(file, folder))), file);
@@ -69,6 +73,16 @@ async function compileAll(gpu: Gpu): Promise<void> {
   await compileCeilings(gpu);
   (await buildTorchStep(gpu, { B: 2, seconds: 0.5 })).destroy();
   assert.is(gpu.failure(), null);
+}
+
+/** A head of a downstream task with all that one may have, and its gradient. */
+async function compileHead(gpu: Gpu): Promise<void> {
+  const g = new Graph(), spec = { task: 'speaker', classes: 3, layer: 'sum', layers: 1, dim: 8, head: 'mlp', pool: 'mean+std' } as const;
+  const states = [0, 1].map((i) => g.state(`state ${i}`, [2, 5, 8], { requiresGrad: true }));
+  const parameters = headParameters(spec).flatMap(({ parts }) => parts.map(({ name, shape }) => g.state(name, shape, { requiresGrad: true })));
+  const weights = new Weights(new Map(parameters.map((value) => [value.name, value])));
+  const loss = crossEntropy(headLogits(weights, states, spec, g.input('mask', [2, 5])), g.input('labels', [2], 'i32')), wanted = [...states, ...parameters];
+  (await compile(gpu, g, { keep: Object.fromEntries(grad(loss, wanted).map((v, i): [string, Value] => [`g${i}`, v])) })).destroy();
 }
 
 const reached = new Set<string>();

@@ -8,7 +8,7 @@ import { denormalise, hostLogMel, resynthesise } from '../src/report/griffin-lim
 import { percent, table } from '../src/report/html.ts';
 import { spread } from '../src/report/plots/draw.ts';
 import { principalComponents, tsne } from '../src/report/projection.ts';
-import type { ReportAblation, ReportProbe, ReportProbeRow } from '../src/report/report.ts';
+import type { AblationResult, ProbeResult, ProbeRow } from '../src/tasks/task.ts';
 import { ablationSection } from '../src/report/sections/ablation.ts';
 import { confusionSection } from '../src/report/sections/confusion.ts';
 import { bestRow, probeSection } from '../src/report/sections/probes.ts';
@@ -57,10 +57,10 @@ test('the largest confusions are found by share, rare classes left out', () => {
   assert.equal([inWords('ih'), inWords('SIL'), inWords('tone')], ['ih (as in bit)', 'silence', 'tone']);
 });
 
-const phonemeRow = (features: string, layer: ReportProbeRow['layer'], value: number, more: Partial<ReportProbeRow> = {}): ReportProbeRow => ({
+const phonemeRow = (features: ProbeRow['features'], layer: ProbeRow['layer'], value: number, more: Partial<ProbeRow> = {}): ProbeRow => ({
   features, layer, head: 'linear', pool: 'none', learningRate: 1e-3, metrics: { accuracy: { value, interval: [value - 0.02, value + 0.02] } }, parts: {}, ...more,
 });
-const probe = (rows: ReportProbeRow[], more: Partial<ReportProbe> = {}): ReportProbe => ({
+const probe = (rows: ProbeRow[], more: Partial<ProbeResult> = {}): ProbeResult => ({
   task: 'phoneme', checkpoint: 'run/checkpoint-000100', adapter: 'an adapter', date: '2026-01-02T03:04:05Z', seed: 1, classes: PHONES, counts: { train: 1000, dev: 20, test: 30 }, majority: 0.25, rows, ...more,
 });
 
@@ -108,7 +108,7 @@ test('random weights that were probed on several hidden states are a curve as we
 });
 
 test('where no hidden states are compared, a dot for each kind of features; errors are said to be better when low', () => {
-  const row = (features: string, value: number): ReportProbeRow => phonemeRow(features, 'sum', 0, { metrics: { wer: { value, interval: [value - 0.1, value + 0.1] } } });
+  const row = (features: ProbeRow['features'], value: number): ProbeRow => phonemeRow(features, 'sum', 0, { metrics: { wer: { value, interval: [value - 0.1, value + 0.1] } } });
   const rows = [row('mgf', 0.5), row('mgf', 0.4), row('log-mel', 0.8)], section = probeSection([probe(rows, { task: 'asr', classes: [] })]);
   clean(section);
   assert.is(bestRow(rows, 'wer'), rows[1]);
@@ -123,7 +123,7 @@ test('where no hidden states are compared, a dot for each kind of features; erro
 
 test('an ablation shows every seed, means over seeds, and baselines as lines', () => {
   const score = (value: number) => ({ value, interval: [value - 0.05, value + 0.05] as const });
-  const ablation: ReportAblation = {
+  const ablation: AblationResult = {
     preset: 'nano', adapter: 'an adapter', date: '2026-01-02', rows: [
       { name: 'all', seed: 1, steps: 1000, losses: { frame: 0.5, phoneme: 3 }, scores: { phoneme: score(0.6), speaker: score(0.8) } },
       { name: 'all', seed: 2, steps: 1000, losses: { frame: 0.7, phoneme: 3 }, scores: { phoneme: score(0.5), speaker: score(0.9) } },

@@ -1,18 +1,12 @@
 /** The roofline of an adapter: GFLOP/s against FLOPs per byte on logarithmic axes, its measured ceilings as lines, workloads and a step's kernels as dots. */
 import * as Plot from '@observablehq/plot';
-import { parseHTML } from 'linkedom';
 import { MGFError } from '../errors.ts';
+import { picture } from '../report/plots/picture.ts';
 import type { Result, ResultsFile } from './results.ts';
 import { SMALLEST_SHARE } from './tables.ts';
 
 const WIDTH = 960, HEIGHT = 560;
 const MARGIN = { left: 56, right: 190, top: 28, bottom: 44 };
-
-/** One picture for light and dark pages: colours follow the reader's scheme, also inside an <img>. */
-const STYLE = `svg { --surface: #fff; --ink: #1c1d1f; --muted: #64686e; --line: #e7e7e3; --axis: #b5b7b3; --accent: #2563c9; --reference: #b4530a; background: var(--surface); color: var(--muted);
-font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
-@media (prefers-color-scheme: dark) { svg { --surface: #1c1e21; --ink: #eceded; --muted: #9ba1a8; --line: #2c2f33; --axis: #51565c; --accent: #7ab0ff; --reference: #f0a35e; } }
-text { white-space: pre; }`;
 
 interface Dot { name: string; intensity: number; gflops: number; kind: 'forward' | 'gradient' | 'step' }
 interface Legend { name: string; at: number; r: number; fill: string; stroke: string }
@@ -48,9 +42,8 @@ export function rooflinePlot(file: ResultsFile): string {
   const back = (pixel: number): number => unscale(pixel, y, HEIGHT - MARGIN.bottom, MARGIN.top);
   const right = (l: Label): number => unscale(l.x + 9, x, MARGIN.left, WIDTH - MARGIN.right);
   const corner = Math.max(x[0], y[0] / bandwidth), roof = [{ i: corner, g: bandwidth * corner }, { i: ridge, g: peak }, { i: x[1], g: peak }];
-  const { document } = parseHTML('<!doctype html><html><body></body></html>');
-  const svg = Plot.plot({
-    document: document as unknown as Document, width: WIDTH, height: HEIGHT, marginLeft: MARGIN.left, marginRight: MARGIN.right, marginTop: MARGIN.top, marginBottom: MARGIN.bottom,
+  return picture({
+    width: WIDTH, height: HEIGHT, marginLeft: MARGIN.left, marginRight: MARGIN.right, marginTop: MARGIN.top, marginBottom: MARGIN.bottom,
     ariaLabel: `Roofline of ${file.adapter}`,
     x: { type: 'log', domain: x, label: 'FLOPs per byte', ticks: logTicks(x), tickFormat: String },
     y: { type: 'log', domain: y, label: 'GFLOP/s', ticks: logTicks(y), tickFormat: String },
@@ -69,13 +62,6 @@ export function rooflinePlot(file: ResultsFile): string {
       Plot.text(labels, { x: right, y: (l: Label) => back(l.at), text: (l: Label) => l.dot.name, textAnchor: 'start', dx: 2, fill: 'var(--ink)', stroke: 'var(--surface)', strokeWidth: 3 }),
     ],
   });
-  svg.querySelectorAll('style').forEach((style) => style.remove());
-  const style = document.createElementNS('http://www.w3.org/2000/svg', 'style');
-  style.textContent = STYLE;
-  svg.insertBefore(style as unknown as SVGElement, svg.firstChild);
-  svg.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
-  svg.setAttribute('role', 'img');
-  return svg.outerHTML;
 }
 
 /** Puts every label as near its dot as the labels and dots that lie around it allow, from the right to the left, where it is most crowded first. */

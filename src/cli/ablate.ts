@@ -131,7 +131,7 @@ function reports(write: (line: string) => void, progress: ProgressReporter, out:
 }
 
 async function writeReports(out: string, result: AblationResult): Promise<void> {
-  const { ablationPlot } = await import('../tasks/ablation-plot.ts'), text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)], plot = ablationPlot(result);
+  const { ablationPlot } = await import('../report/plots/differences.ts'), text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)], plot = ablationPlot(result);
   await writeFileAtomically(join(out, 'ablation.md'), text(ablationMarkdown(result)));
   if (plot) await writeFileAtomically(join(out, 'ablation.svg'), text(plot));
 }

@@ -1,5 +1,6 @@
 /** What a report may hold. Only the run's curve and its facts are always there; a part that is absent is left out of the page. */
 import type { Objectives } from '../mgf/config.ts';
+import type { AblationResult, ProbeResult } from '../tasks/task.ts';
 
 /** One logged step. What a run does not compute (a loss that is switched off) is NaN and is left out of the report. */
 export interface CurvePoint {
@@ -28,57 +29,6 @@ export interface Health {
   skippedSteps?: number | undefined;
   /** Alarms that were raised, a sentence each. */
   alarms: Array<{ step: number; message: string }>;
-}
-
-/** A share, 0 to 1, with its 95 % interval. */
-export interface Scored {
-  readonly value: number;
-  readonly interval: readonly [number, number];
-}
-
-/** Features of one kind under one probe; the shape of `ProbeRow` in src/tasks/task.ts. */
-export interface ReportProbeRow {
-  /** `mgf`, `random` or `log-mel`. */
-  readonly features: string;
-  /** A hidden state; `sum`: a learned weighted sum of all; null for log-mel. */
-  readonly layer: number | 'sum' | null;
-  readonly head: string;
-  readonly pool: string;
-  readonly learningRate: number;
-  readonly metrics: Readonly<Partial<Record<string, Scored>>>;
-  /** The same for parts of the test set. */
-  readonly parts: Readonly<Record<string, Readonly<Partial<Record<string, Scored>>>>>;
-  /** Test counts [true class][predicted class]. */
-  readonly confusion?: readonly (readonly number[])[] | undefined;
-}
-
-/** One task's results; the shape of `ProbeResult` in src/tasks/task.ts. */
-export interface ReportProbe {
-  readonly task: string;
-  readonly checkpoint: string;
-  readonly adapter: string;
-  readonly date: string;
-  readonly seed: number;
-  readonly classes: readonly string[];
-  /** Recordings of each split. */
-  readonly counts: Readonly<Record<string, number>>;
-  /** What always answering with the commonest class scores. */
-  readonly majority?: number | undefined;
-  readonly rows: readonly ReportProbeRow[];
-}
-
-/** The shape of `AblationResult` in src/tasks/task.ts. */
-export interface ReportAblation {
-  readonly preset: string;
-  readonly adapter: string;
-  readonly date: string;
-  readonly rows: ReadonlyArray<{
-    readonly name: string;
-    readonly seed: number;
-    readonly steps: number;
-    readonly losses: Readonly<Record<string, number>>;
-    readonly scores: Readonly<Partial<Record<string, Scored>>>;
-  }>;
 }
 
 /** A voice of each of n clips, and what features make of them. */
@@ -136,8 +86,8 @@ export interface ReportData {
   /** What the losses are. */
   objectives: Objectives;
   health: Health;
-  probes: ReportProbe[];
-  ablation?: ReportAblation | undefined;
+  probes: ProbeResult[];
+  ablation?: AblationResult | undefined;
   voices?: VoiceMaps | undefined;
   recordings: Recording[];
   /** Whether recordings can be listened to: their samples are in the page then. */

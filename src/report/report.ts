@@ -12,7 +12,7 @@ import { STYLE } from './style.ts';
 import type { ReportData } from './data.ts';
 import type { Section } from './html.ts';
 
-export type { CurvePoint, Health, Recording, ReportAblation, ReportData, ReportProbe, ReportProbeRow, Scored, VoiceMaps } from './data.ts';
+export type { CurvePoint, Health, Recording, ReportData, VoiceMaps } from './data.ts';
 
 /** The whole report as HTML text. Pure: the same data give the same text. Throws `MGFError('shape')` where sizes do not fit. */
 export function renderReport(data: ReportData): string {

@@ -1,24 +1,25 @@
 /** Which scales matter: networks trained with some of their losses left out or attached elsewhere. */
 import { escape, facts, figure, figures, grouped, percent, range, table } from '../html.ts';
 import { intervalPlot } from '../plots/estimates.ts';
-import { taskTitle } from './probes.ts';
-import type { ReportAblation, Scored } from '../data.ts';
+import { ABLATION_TASKS, type AblationTask } from '../../tasks/ablation-table.ts';
+import { TITLES } from './probes.ts';
+import type { AblationResult, Estimate } from '../../tasks/task.ts';
 import type { Cell, Section } from '../html.ts';
 
 const BASELINES: Readonly<Record<string, string>> = { random: 'var(--good)', 'log-mel': 'var(--reference)' };
-const METRIC: Readonly<Record<string, string>> = { phoneme: 'accuracy', speaker: 'accuracy', emotion: 'unweighted average recall' };
+const METRIC: Readonly<Record<AblationTask, string>> = { phoneme: 'accuracy', speaker: 'accuracy', emotion: 'unweighted average recall' };
 
 const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 /** `without-phoneme` as `without phoneme`. */
 const spoken = (name: string): string => (name in BASELINES ? (name === 'random' ? 'random weights' : name) : name.replaceAll('-', ' '));
 
-export function ablationSection(ablation: ReportAblation | undefined): Section | null {
+export function ablationSection(ablation: AblationResult | undefined): Section | null {
   if (!ablation || ablation.rows.length === 0) return null;
   const { rows, preset, adapter, date } = ablation, names = [...new Set(rows.map((r) => r.name))];
-  const tasks = [...new Set(rows.flatMap((r) => Object.keys(r.scores)))], scales = [...new Set(rows.flatMap((r) => Object.keys(r.losses)))];
-  const scoresOf = (name: string, task: string): Scored[] => rows.filter((r) => r.name === name).flatMap((r) => r.scores[task] ?? []);
-  const plots = tasks.map((task) => figure(taskTitle(task), intervalPlot({
-    label: `${taskTitle(task)} by network`, unit: `${METRIC[task] ?? 'score'} (%)`,
+  const tasks = ABLATION_TASKS.filter((task) => rows.some((r) => r.scores[task])), scales = [...new Set(rows.flatMap((r) => Object.keys(r.losses)))];
+  const scoresOf = (name: string, task: AblationTask): Estimate[] => rows.filter((r) => r.name === name).flatMap((r) => r.scores[task] ?? []);
+  const plots = tasks.map((task) => figure(TITLES[task], intervalPlot({
+    label: `${TITLES[task]} by network`, unit: `${METRIC[task]} (%)`,
     rows: names.filter((name) => !(name in BASELINES) && scoresOf(name, task).length > 0).map((name) => ({
       name: spoken(name), emphasis: name === 'all', scores: scoresOf(name, task).map(({ value, interval: [low, high] }) => ({ value, low, high })),
     })),
@@ -34,12 +35,12 @@ ${names.length < rows.length ? `<details class="card"><summary>Every seed</summa
   };
 }
 
-const columnsOf = (tasks: readonly string[], scales: readonly string[]): string[] => [...tasks.map((task) => `${taskTitle(task).toLowerCase()}, ${METRIC[task] ?? 'score'}`), ...scales.map((s) => `${s} loss`)];
+const columnsOf = (tasks: readonly AblationTask[], scales: readonly string[]): string[] => [...tasks.map((task) => `${TITLES[task].toLowerCase()}, ${METRIC[task]}`), ...scales.map((s) => `${s} loss`)];
 const loss = (value: number): Cell => ({ html: Number.isFinite(value) ? figures(value) : '', number: true });
 const bold = (html: string, is: boolean): string => (is ? `<b>${html}</b>` : html);
 
 /** A row a network: means over its seeds and their range, or the interval of the only one. */
-function summary({ rows }: ReportAblation, names: readonly string[], tasks: readonly string[], scales: readonly string[]): string {
+function summary({ rows }: AblationResult, names: readonly string[], tasks: readonly AblationTask[], scales: readonly string[]): string {
   const means = names.map((name) => {
     const own = rows.filter((r) => r.name === name);
     return {
@@ -56,7 +57,7 @@ function summary({ rows }: ReportAblation, names: readonly string[], tasks: read
   ]), 'Scores and losses of every network') + (several ? '\n<p class="muted under">Means over seeds, from the lowest to the highest seed; of a single seed its 95 % interval.</p>' : '');
 }
 
-function seedBySeed({ rows }: ReportAblation, tasks: readonly string[], scales: readonly string[]): string {
+function seedBySeed({ rows }: AblationResult, tasks: readonly AblationTask[], scales: readonly string[]): string {
   return table(['network', 'seed', 'steps', ...columnsOf(tasks, scales)], rows.map((r) => [
     spoken(r.name), r.seed, { html: r.steps > 0 ? grouped(r.steps) : '', number: true },
     ...tasks.map((task): Cell => { const s = r.scores[task]; return { html: s ? `${percent(s.value)} ${range(...s.interval)}` : '', number: true }; }), ...scales.map((s) => loss(r.losses[s] ?? NaN)),

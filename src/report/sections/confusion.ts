@@ -2,13 +2,13 @@
 import { errorsWithinManner, groupByManner, inWords, largestConfusions, rowShares } from '../confusion.ts';
 import { escape, figures, grouped, percent } from '../html.ts';
 import { confusionPlot, shareOpacity } from '../plots/matrix.ts';
-import { bestRow, sourceName } from './probes.ts';
-import type { ReportProbe } from '../data.ts';
+import { bestRow, SOURCES } from './probes.ts';
+import type { ProbeResult } from '../../tasks/task.ts';
 import type { Section } from '../html.ts';
 
 const MOST = 12, FEWEST = 20;
 
-export function confusionSection(probes: readonly ReportProbe[]): Section | null {
+export function confusionSection(probes: readonly ProbeResult[]): Section | null {
   const found = probes.filter((p) => p.task === 'phoneme').flatMap((probe) => {
     const rows = probe.rows.filter((r) => r.confusion), row = bestRow(rows.filter((r) => r.features === 'mgf'), 'accuracy') ?? bestRow(rows, 'accuracy');
     return row ? [{ probe, row }] : [];
@@ -21,7 +21,7 @@ export function confusionSection(probes: readonly ReportProbe[]): Section | null
     label: `Confusion matrix of ${classes.length} phones in groups of manner; the largest confusions are listed beside it`,
     shares: order.map((t) => order.map((p) => shares[t]![p]!)), names: order.map((i) => classes[i]!), groups,
   });
-  const whose = `${sourceName(row.features)}${row.layer === 'sum' ? ', all hidden states summed' : row.layer === null ? '' : `, hidden state ${row.layer}`}, ${row.head} head`;
+  const whose = `${SOURCES[row.features]}${row.layer === 'sum' ? ', all hidden states summed' : row.layer === null ? '' : `, hidden state ${row.layer}`}, ${row.head} head`;
   const swatch = (share: number): string => `<span class="swatch"><i style="opacity:${figures(shareOpacity(share))}"></i><i class="wrong" style="opacity:${figures(shareOpacity(share))}"></i>${figures(100 * share)} %</span>`;
   const line = ({ truth, taken, count, share, occurrences }: (typeof listed)[number]): string =>
     `<li><b>${escape(inWords(classes[truth]!))}</b> taken for <b>${escape(inWords(classes[taken]!))}</b>: ${percent(share)} <span class="interval">${grouped(count)} of ${grouped(occurrences)}</span></li>`;

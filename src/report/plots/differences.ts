@@ -1,16 +1,10 @@
 /** Picture of an ablation: how far each row lies from `all`, a panel a task. */
 import * as Plot from '@observablehq/plot';
-import { parseHTML } from 'linkedom';
-import { ABLATION_TASKS, compareRows, isClear, type AblationTask } from './ablation-table.ts';
-import type { AblationResult } from './task.ts';
+import { ABLATION_TASKS, compareRows, isClear, type AblationTask } from '../../tasks/ablation-table.ts';
+import type { AblationResult } from '../../tasks/task.ts';
+import { picture } from './picture.ts';
 
 const WIDTH = 960, ROW = 26, MARGIN = { left: 120, right: 16, top: 52, bottom: 40 };
-
-/** One picture for light and dark pages: colours follow the reader's scheme, also inside an <img>. */
-const STYLE = `svg { --surface: #fff; --ink: #1c1d1f; --muted: #64686e; --line: #e7e7e3; --axis: #b5b7b3; --accent: #2563c9; background: var(--surface); color: var(--muted);
-font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
-@media (prefers-color-scheme: dark) { svg { --surface: #1c1e21; --ink: #eceded; --muted: #9ba1a8; --line: #2c2f33; --axis: #51565c; --accent: #7ab0ff; } }
-text { white-space: pre; }`;
 
 const TITLES: Readonly<Record<AblationTask, string>> = { phoneme: 'Phonemes', speaker: 'Speakers', emotion: 'Emotions' };
 
@@ -31,9 +25,8 @@ export function ablationPlot(result: AblationResult): string | null {
     marks.push({ task, row: name, points: 100 * found.mean, clear: isClear(found) });
     if (found.values.length > 1) dots.push(...found.values.map((value) => ({ task, row: name, points: 100 * value })));
   }
-  const { document } = parseHTML('<!doctype html><html><body></body></html>');
-  const svg = Plot.plot({
-    document: document as unknown as Document, width: WIDTH, height: compared.length * ROW + MARGIN.top + MARGIN.bottom,
+  return picture({
+    width: WIDTH, height: compared.length * ROW + MARGIN.top + MARGIN.bottom,
     marginLeft: MARGIN.left, marginRight: MARGIN.right, marginTop: MARGIN.top, marginBottom: MARGIN.bottom,
     ariaLabel: `Differences from all scales together: ${marks.map((m) => `${m.row}, ${m.task} ${m.points.toFixed(1)}`).join('; ')}`,
     fx: { domain: tasks, axis: null, padding: 0.08 }, y: { domain: compared.map((r) => r.name), label: null, tickSize: 0, padding: 0.4 },
@@ -47,11 +40,4 @@ export function ablationPlot(result: AblationResult): string | null {
       Plot.dot(dots, { fx: 'task', y: 'row', x: 'points', r: 2.5, fill: 'var(--muted)', stroke: 'var(--surface)', strokeWidth: 0.75 }),
     ],
   });
-  svg.querySelectorAll('style').forEach((style) => style.remove());
-  const style = document.createElementNS('http://www.w3.org/2000/svg', 'style');
-  style.textContent = STYLE;
-  svg.insertBefore(style as unknown as SVGElement, svg.firstChild);
-  svg.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
-  svg.setAttribute('role', 'img');
-  return svg.outerHTML;
 }
