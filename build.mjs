@@ -49,7 +49,7 @@ async function main() {
   await build({ ...node, entryPoints: { 'bench/gpu-host': 'bench/gpu-host/report.ts' }, packages: 'bundle', external: ['webgpu', 'tar-stream'] });
   if (withTests) {
     const tests = (await readdir(join(root, 'test'))).filter((f) => f.endsWith('.test.ts'));
-    await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true });
+    await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true, alias: { 'mgf-webgpu': './src/node.ts' } });
   }
 }
 await main();

@@ -30,6 +30,16 @@ export { defineOp, kernel, scalar } from './graph/op.ts';
 export type { Attrs, BackwardContext, Cost, Dispatch, ForwardContext, Kernel, Op, Scalar, View } from './graph/op.ts';
 // Grids: one invocation per element, or a row per invocation (CPU adapters) or per workgroup (GPUs).
 export { ceilDiv, overElements, overRows, spread } from './ops/launch.ts';
+// By expression: element-wise ops and losses, losses of rows. The engine has the bindings, bounds, weights and reductions.
+export { defineElementwise, defineLoss } from './custom/elementwise.ts';
+export type { Attribute, Attributes, ElementwiseDefinition, ElementwiseLoss, ElementwiseOp } from './custom/elementwise.ts';
+export { defineRowLoss } from './custom/rows.ts';
+export type { RowDefinition, RowLoss, RowNumber } from './custom/rows.ts';
+// Whether they compute what they say.
+export { gradcheck } from './custom/gradcheck.ts';
+export type { CaseInput } from './custom/prepared.ts';
+export type { GradcheckCase, GradcheckFinding, GradcheckOptions, GradcheckResult, GradcheckSubject } from './custom/gradcheck.ts';
+export { elementwiseSubject, lossSubject, rowSubject } from './custom/subjects.ts';
 // Dispatches to build on: matrix products with general addresses, sums over rows.
 export { gemm } from './ops/gemm.ts';
 export type { Gemm } from './ops/gemm.ts';
@@ -47,7 +57,7 @@ export { add, fillLike, reshape, scale, scaleByScalar } from './ops/elementwise.
 export { groupNorm } from './ops/group_norm.ts';
 export { maskedInfoNCE } from './ops/info_nce.ts';
 export { layerNorm } from './ops/layer_norm.ts';
-export { narrow } from './ops/layout.ts';
+export { narrow, transpose } from './ops/layout.ts';
 export { linear } from './ops/linear.ts';
 export { logMel, logMelPairs, melFrames } from './ops/log_mel.ts';
 export type { LogMelOptions, MelPairs, MelPairsOptions } from './ops/log_mel.ts';
@@ -89,7 +99,7 @@ export type { Candidate, Choice, TuneOptions, Tuning } from './plan/tune.ts';
 
 // ------------------------------------------------------------------------------------------------------------------- MGF
 export { applySettings, checkRunConfig, defaultAttach, parseConfig, parseTrainConfig, SCALES } from './mgf/config.ts';
-export type { Attach, DeepPartial, MGFConfig, RunConfig, Scale, TrainConfig } from './mgf/config.ts';
+export type { Attach, DeepPartial, ExtraLoss, MGFConfig, RunConfig, Scale, TrainConfig } from './mgf/config.ts';
 export { parseRunConfig, PRESET_NAMES, presetConfig, presetRunConfig, presetTrainConfig } from './mgf/presets.ts';
 export { fromHuggingFace } from './mgf/huggingface.ts';
 export { framesOf } from './mgf/network.ts';
@@ -99,6 +109,8 @@ export { pretrainingGraph } from './mgf/pretraining.ts';
 export type { PretrainingGraph } from './mgf/pretraining.ts';
 export { Pretrainer } from './mgf/pretrainer.ts';
 export type { MomentState, PretrainerOptions, StepMetrics } from './mgf/pretrainer.ts';
+export { splitCrops } from './mgf/extra-losses.ts';
+export type { HeadParameter, LossContext, TrainingLoss } from './mgf/extra-losses.ts';
 export { Encoder } from './mgf/encoder.ts';
 export type { ClipFeatures, EncoderOptions } from './mgf/encoder.ts';
 

@@ -61,6 +61,7 @@ export type { FineTuneEpoch, FineTuneOptions, FineTuneResult } from './tasks/fin
 export type { HeadSpec } from './tasks/head.ts';
 export { loadTaskModel, saveTaskModel } from './tasks/model.ts';
 export type { TaskModel } from './tasks/model.ts';
-export { classProbabilities, decodePhones, decodeTranscript, TaskNetwork } from './tasks/predict.ts';
-export type { ClipLogits } from './tasks/predict.ts';
+export { decodeTranscript } from './tasks/decode.ts';
+export type { ClipLogits } from './tasks/decode.ts';
+export { classProbabilities, decodePhones, TaskNetwork } from './tasks/predict.ts';
 export type { Estimate, Metric, Phone, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './tasks/task.ts';

@@ -37,6 +37,10 @@ test('the grid has every scale alone and left out, three swaps and two baselines
   ]);
   assert.equal(ablationRows(mel.mgf), ablationRows(conv.mgf).filter((name) => !name.endsWith('-sample')));
   assert.equal(ablationRows(presetRunConfig('nano', { mgf: { loss_weights: { sample: 0, frame: 0, sentence: 0 } } }).mgf), ['all', 'swap-phoneme', 'random', 'log-mel']);
+  const own = presetRunConfig('nano-mel', { mgf: { extra_losses: { mine: { weight: 0.5, attach: 1, start_step: 0 } } } });
+  assert.equal(ablationRows(own.mgf).filter((name) => name.endsWith('-mine')), ['only-mine', 'without-mine']);
+  const weights = (name: string) => { const { mgf } = rowConfig(own, name, 1); return [mgf.loss_weights.frame, mgf.extra_losses['mine']!.weight]; };
+  assert.equal(['all', 'only-mine', 'without-mine', 'only-frame', 'without-frame'].map(weights), [[1, 0.5], [0, 0.5], [1, 0], [1, 0], [0, 0.5]]);
 });
 
 test('rows come in the order of the grid, and an unknown one is answered with the nearest', async () => {

@@ -18,17 +18,20 @@ const NAMES = {
   errors: ['MGFError'],
   device: ['openGpu'],
   graph: ['Graph', 'elements', 'f32', 'formatShape', 'grad', 'i32', 'vectorJacobianProduct'],
-  ownOps: ['ceilDiv', 'columnSums', 'defineOp', 'gemm', 'kernel', 'overElements', 'overRows', 'scalar', 'spread'],
+  ownOps: [
+    'ceilDiv', 'columnSums', 'defineElementwise', 'defineLoss', 'defineOp', 'defineRowLoss', 'elementwiseSubject', 'gemm', 'gradcheck', 'kernel', 'lossSubject', 'overElements', 'overRows', 'rowSubject',
+    'scalar', 'spread',
+  ],
   ops: [
     'add', 'affine', 'attention', 'conv1d', 'convTranspose1d', 'crossEntropy', 'ctcLoss', 'dropout', 'dropoutAdd', 'fillLike', 'gelu', 'groupNorm', 'l1Loss', 'layerNorm',
     'linear', 'logMel', 'logMelPairs', 'logSoftmax', 'maskRows', 'maskedInfoNCE', 'maskedMean', 'matmul', 'melFrames', 'mix', 'mseLoss', 'narrow', 'ntXent', 'relu',
-    'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'statisticsPool', 'tanh', 'weightNorm', 'zeroRows',
+    'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'statisticsPool', 'tanh', 'transpose', 'weightNorm', 'zeroRows',
   ],
   optimisation: ['LossScaler', 'accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
   programs: ['ParameterStore', 'Program', 'approvals', 'compile', 'rejections', 'rememberApprovals', 'startTuning', 'tuningOf'],
   mgf: [
     'Encoder', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
-    'mgfParameters', 'parseConfig', 'parseRunConfig', 'parseTrainConfig', 'presetConfig', 'presetRunConfig', 'presetTrainConfig', 'pretrainingGraph',
+    'mgfParameters', 'parseConfig', 'parseRunConfig', 'parseTrainConfig', 'presetConfig', 'presetRunConfig', 'presetTrainConfig', 'pretrainingGraph', 'splitCrops',
   ],
   audio: [
     'SAMPLE_RATE', 'anchorCapacity', 'cropStarts', 'decodeAudio', 'fixedNegatives', 'frameCount', 'isSilent', 'normaliseCrop', 'permutation', 'randomStream',

@@ -5,6 +5,8 @@ import * as assert from 'uvu/assert';
 import { compileCeilings } from '../src/bench/ceilings.ts';
 import { buildTorchStep } from '../src/bench/torch-step.ts';
 import { runCase } from '../src/conformance/run.ts';
+import { defineElementwise, defineLoss } from '../src/custom/elementwise.ts';
+import { defineRowLoss } from '../src/custom/rows.ts';
 import type { MatrixUnit } from '../src/gpu/adapter.ts';
 import { openGpu, type Gpu } from '../src/gpu/device.ts';
 import { reflect } from '../src/gpu/template.ts';
@@ -15,6 +17,7 @@ import { Pretrainer } from '../src/mgf/pretrainer.ts';
 import { presetConfig, presetRunConfig } from '../src/mgf/presets.ts';
 import { Weights } from '../src/nn/weights.ts';
 import { crossEntropy } from '../src/ops/cross_entropy.ts';
+import { add } from '../src/ops/elementwise.ts';
 import { gemmSplit } from '../src/ops/gemm.ts';
 import { grad } from '../src/ops/grad.ts';
 import { linear } from '../src/ops/linear.ts';
@@ -65,6 +68,7 @@ async function compileAll(gpu: Gpu): Promise<void> {
   });
   (await compile(gpu, long, { keep: { y: long.apply(gram, [rows], {})[0]! } })).destroy();
   await compileHead(gpu);
+  await compileCustom(gpu);
   const folder = new URL('test/golden/', root);
   for (const file of readdirSync(folder).filter((f) => !f.startsWith('mgf_model'))) {
     const { failure } = await runCase(gpu, new Uint8Array(readFileSync(new URL(file, folder))), file);
@@ -85,6 +89,22 @@ async function compileHead(gpu: Gpu): Promise<void> {
   (await compile(gpu, g, { keep: Object.fromEntries(grad(loss, wanted).map((v, i): [string, Value] => [`g${i}`, v])) })).destroy();
 }
 
+/** A loss of each kind by expression, with all that it may have, and an element-wise op. */
+async function compileCustom(gpu: Gpu): Promise<void> {
+  const g = new Graph(), x = g.state('x', [6, 8], { requiresGrad: true }), y = g.state('y', [6, 8], { requiresGrad: true }), weight = g.input('weight', [6]), label = g.input('label', [6], 'i32');
+  const half = defineElementwise({ name: 'half', inputs: ['x'], attributes: { by: 0.5 }, forward: 'by * x', backward: { x: 'by' }, reference: ({ x: v }, { by }) => by * v });
+  const apart = defineLoss({ name: 'apart', inputs: ['x', 'y'], attributes: { margin: 1 }, forward: 'max(0.0, margin - x * y)', backward: 'numeric', reference: ({ x: a, y: b }, { margin }) => Math.max(0, margin - a * b) });
+  const rows = defineRowLoss({
+    name: 'rows', rows: ['x', 'y'], indices: ['label'], attributes: { tau: 1 }, numbers: { total: { logsumexp: 'x / tau' }, both: { dot: ['x', 'y'] }, length: { norm: 'y' } },
+    forward: 'total + both / length - x_at(label) / tau', backward: { x: 'exp(x / tau - total) / tau + y / length - f32(j == label) / tau' }, reference: () => 0,
+  });
+  for (const w of [weight, null]) {
+    const loss = add(apart({ x: half({ x }), y }, {}, w), rows({ x, y, label }, {}, w));
+    (await compile(gpu, g, { keep: Object.fromEntries(grad(loss, [x]).map((v): [string, Value] => ['dx', v])), outputs: { loss } })).destroy();
+  }
+}
+
+const headerOf = (name: string): string => readFileSync(new URL(`kernels/${name}.wgsl`, root), 'utf8').split('\n', 1)[0]!;
 const reached = new Set<string>();
 for (const [name, family, width, units] of [
   ['CPU adapters with subgroups of 8', 'cpu', 8, []], ['CPU adapters with subgroups of 4', 'cpu', 4, []], ['GPUs', 'gpu', 32, []],
@@ -95,6 +115,8 @@ for (const [name, family, width, units] of [
     await compileAll(gpu);
     for (const [text, kernel] of gpu.compiled) {
       reached.add(kernel);
+      // What is written by expression has names of its own, in a kernel of ours.
+      for (const own of kernels.filter((k) => k.startsWith('custom_') && text.startsWith(headerOf(k)))) reached.add(own);
       const { bindings } = reflect(kernel, text), code = text.replace(/\/\/.*$/gm, '');
       assert.is(bindings.length, [...code.matchAll(/@binding\(/g)].length, `${kernel}: a binding that reflect() does not see`);
       assert.is(new Set(bindings.map((b) => b.binding)).size, bindings.length, `${kernel}: a binding number given twice`);

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { randomStream } from '../src/audio/random.ts';
-import { readSafetensors } from '../src/train/safetensors.ts';
+import { halfToFloat, readSafetensors } from '../src/train/safetensors.ts';
 import { wav } from './audio-wav.ts';
 import { testAdapter } from './gpu.ts';
 
@@ -51,7 +51,7 @@ function recordings(name: string, clips = 5): string {
 test('every command has help with examples', async () => {
   const main = await mgf(['--help']);
   assert.is(main.status, 0);
-  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'info', 'conformance', 'bench'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
+  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'gradcheck', 'kernel', 'info', 'conformance', 'bench'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
   for (const { name, status, out } of helps) {
     assert.is(status, 0);
     assert.match(main.out, new RegExp(`^  ${name} `, 'm'));
@@ -155,6 +155,54 @@ test('export writes weights that embed reads, in half precision, and that cannot
   assert.match(complaint(resumed), /cannot be resumed|holds no|no sound/);
 });
 
+test('a new run begins with the weights of another, its missing heads random', async () => {
+  const ended = await mgf(['pretrain', at('data'), '--init', at('small/model.safetensors'), '--steps', '1', '--set', 'learning_rate=1e-9', '--out', at('warm'), '--json', ...onDevice]);
+  assert.is(ended.status, 0, ended.err);
+  const weights = (path: string) => readSafetensors(readFileSync(path), { origin: path }).tensors, from = weights(at('small/model.safetensors')), to = weights(at('warm/checkpoint-000001.safetensors'));
+  for (const [name, { data }] of from) {
+    const found = to.get(name)!.data as Float32Array, stored = data instanceof Uint16Array ? Float32Array.from(data, halfToFloat) : data as Float32Array;
+    assert.ok(stored.every((x, i) => Math.abs(x - found[i]!) < 1e-6), name);
+  }
+  assert.ok([...to.keys()].some((name) => name.startsWith('heads.')));
+  const wider = await mgf(['pretrain', at('data'), '--init', at('small/model.safetensors'), '--steps', '1', '--set', 'intermediate_size=128', '--out', at('wider'), ...onDevice]);
+  assert.match(complaint(wider), /shape .* this configuration wants/);
+  const both = await mgf(['pretrain', at('data'), '--init', at('run'), '--preset', 'nano']);
+  assert.match(both.err, /cannot be used with/);
+});
+
+test('a loss from a file is checked, trains in the same step, and is asked for again when the run goes on', async () => {
+  const loss = (slope: string) => `import { defineLoss, linear, type TrainingLoss } from 'mgf-webgpu';
+export const squared = defineLoss({ name: 'squared', inputs: ['x', 'goal'], forward: '(x - goal) * (x - goal)', backward: { x: '${slope}' }, reference: ({ x, goal }) => (x - goal) ** 2 });
+export default {
+  name: 'frame_mse', parameters: ({ n_mels }, width) => [{ name: 'out.weight', shape: [2 * n_mels, width] }],
+  build: ({ state, weights, mel }) => squared({ x: linear(state, weights.get('out.weight')), goal: mel.target }, {}, mel.weight),
+} satisfies TrainingLoss;`;
+  writeFileSync(at('mine.ts'), loss('2.0 * (x - goal)'));
+  writeFileSync(at('wrong.ts'), loss('x - goal'));
+  writeFileSync(at('broken.ts'), 'export const x = ;');
+  const right = await mgf(['gradcheck', at('mine.ts'), '--family', 'cpu', ...onDevice]), wrong = await mgf(['gradcheck', at('wrong.ts'), '--family', 'cpu', ...onDevice]);
+  assert.is(right.status, 0, right.err);
+  assert.match(right.out, /^squared: right/);
+  assert.is(wrong.status, 1);
+  assert.match(wrong.out, /d x, .*: element .* is furthest off.*\(0\.500 times\)/);
+  const looked = await mgf(['kernel', 'dev', at('mine.ts'), '--once', ...onDevice]), complained = await mgf(['kernel', 'dev', at('wrong.ts'), '--once', ...onDevice]);
+  assert.is(looked.status, 0, looked.err);
+  assert.match(looked.out, /squared: right[^]*squared\.forward +[\d.]+[^]*squared\.backward\.x +[\d.]+/);
+  assert.is(complained.status, 1);
+  assert.match(complained.out, /squared: WRONG/);
+  assert.match((await mgf(['gradcheck', at('broken.ts')])).err, /broken\.ts:1:18 .*\n.*export const x = ;\n +\^/);
+
+  const trained = await mgf(['pretrain', at('data'), ...small, '--steps', '2', '--loss', at('mine.ts'), '--attach', '1', '--weight', '0.5', '--out', at('own'), ...onDevice]);
+  assert.is(trained.status, 0, trained.err);
+  assert.match(trained.out, /Loss {8}frame_mse on hidden state 1, weight 0\.5/);
+  const lines = readFileSync(join(at('own'), 'log.jsonl'), 'utf8').trim().split('\n').map((l) => JSON.parse(l) as Record<string, number>).filter((l) => 'total' in l);
+  for (const l of lines) assert.ok(Math.abs(l['frame']! + l['phoneme']! + 0.5 * l['sentence']! + 0.5 * l['frame_mse']! - l['total']!) < 1e-4, JSON.stringify(l));
+  assert.match(complaint(await mgf(['pretrain', at('data'), '--resume', at('own'), '--steps', '3', ...onDevice])), /trains with the loss "frame_mse".*--loss/);
+  const resumed = await mgf(['pretrain', at('data'), '--resume', at('own'), '--steps', '3', '--loss', at('mine.ts'), ...onDevice]);
+  assert.is(resumed.status, 0, resumed.err);
+  assert.match(complaint(await mgf(['pretrain', at('data'), ...small, '--attach', '1'])), /--attach and --weight are for --loss/);
+});
+
 test('a finished run is neither overwritten nor resumed without more to do', async () => {
   const again = await mgf(['pretrain', at('data'), ...small, '--out', at('run'), ...onDevice]);
   assert.match(complaint(again), `--resume ${at('run')}`);
@@ -188,8 +236,19 @@ test('embed writes a vector per frame with its times, or one per recording', asy
   assert.is(tensors.size, 6, 'silence is embedded, with a warning');
   assert.equal(tensors.get('clip-0')!.shape, [32]);
   assert.is(metadata['hop_seconds'], '0.02');
-  const middle = lines.filter((l) => l.layer === 1), mean = middle.reduce((sum, l) => sum + l.vector[0]!, 0) / middle.length;
+  const upper = lines.filter((l) => l.layer === 2), mean = upper.reduce((sum, l) => sum + l.vector[0]!, 0) / upper.length;
   assert.ok(Math.abs(mean - Number(tensors.get('clip-0')!.data[0])) < 1e-4, 'alone and in a batch the features are the same');
+});
+
+test('embed alone uses the model that comes with the program, and writes over nothing unasked', async () => {
+  const clip = join(at('data'), 'clip-1.wav'), ended = await mgf(['embed', clip, ...onDevice]);
+  assert.is(ended.status, 0, ended.err);
+  const { shape, checkpoint } = JSON.parse(readFileSync(at('clip-1.npy.json'), 'utf8')) as { shape: number[]; checkpoint: string };
+  assert.equal(shape, [49, 192]);
+  assert.match(checkpoint, /models\/mgf-tiny\.safetensors$/);
+  const again = await mgf(['embed', clip, ...onDevice]);
+  assert.is(again.status, 2);
+  assert.match(complaint(again), 'clip-1.npy exists; give `--out clip-1.npy`');
 });
 
 test('a layer that does not exist is refused', async () => {

@@ -45,7 +45,7 @@ type Trouble = (step: number) => 'skip' | MGFError | undefined;
 /** A model whose weights and moments are a function of all it has seen, in order. */
 function fakeModel(trouble: Trouble = () => undefined, made: Fake[] = []): NonNullable<PretrainOptions['createModel']> {
   return (_gpu, _run, { state }) => {
-    const read = (part: keyof MomentState) => state?.[part].get('w')?.data[0] ?? (part === 'parameters' ? 1 : 0);
+    const read = (part: keyof MomentState) => state?.[part]?.get('w')?.data[0] ?? (part === 'parameters' ? 1 : 0);
     let w = read('parameters'), m = read('expAvg'), v = read('expAvgSq'), queue: Promise<unknown> = Promise.resolve();
     const tensor = (x: number) => new Map([['w', { shape: [1], data: Float32Array.of(x) }]]);
     const model: Fake = {
@@ -65,7 +65,7 @@ function fakeModel(trouble: Trouble = () => undefined, made: Fake[] = []): NonNu
             w = Math.fround(w + learningRate * 10 * m);
           }
           const total = bad === 'skip' ? NaN : Math.abs(gradient);
-          return { total, sample: NaN, frame: total, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: bad === 'skip' ? NaN : total, skipped: bad === 'skip' };
+          return { total, sample: NaN, frame: total, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: bad === 'skip' ? NaN : total, skipped: bad === 'skip', extra: {} };
         });
         queue = done.catch(() => undefined);
         return done;

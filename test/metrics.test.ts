@@ -1,6 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { accuracy, bootstrap, confusionMatrix, corpusErrorRate, editDistance, unweightedAverageRecall } from '../src/tasks/metrics.ts';
+import { editDistance } from '../src/edit-distance.ts';
+import { accuracy, bootstrap, confusionMatrix, corpusErrorRate, unweightedAverageRecall } from '../src/tasks/metrics.ts';
 import type { MGFError } from '../src/errors.ts';
 
 test('the edit distance counts insertions, deletions and substitutions, of letters or of words', () => {

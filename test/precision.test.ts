@@ -244,7 +244,7 @@ function fakeModel(largest: (step: number) => number, seen: number[] = [], overf
           await new Promise((r) => { setTimeout(r, 1); });
           if (!skipped) w = Math.fround(0.9 * w + Math.log2(lossScale!));
           const loss = skipped ? overflowed : 1;
-          return { total: loss, sample: NaN, frame: loss, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: skipped ? Infinity : 1, skipped };
+          return { total: loss, sample: NaN, frame: loss, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: skipped ? Infinity : 1, extra: {}, skipped };
         });
         queue = done;
         return done;

@@ -5,18 +5,20 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { loadEncoderWeights } from '../src/cli/embed.ts';
+import { loadEncoderWeights } from '../src/cli/weights.ts';
 import { presetConfig } from '../src/mgf/presets.ts';
 import { initialValues, mgfParameters } from '../src/mgf/weights.ts';
 import type { HostTensor } from '../src/plan/parameters.ts';
 import { headParameters, type HeadSpec } from '../src/tasks/head.ts';
 import { loadTaskModel, saveTaskModel } from '../src/tasks/model.ts';
 import { NGram } from '../src/tasks/ngram.ts';
-import { classProbabilities, decodePhones, decodeTranscript, TaskNetwork } from '../src/tasks/predict.ts';
-import type { TaskName } from '../src/tasks/task.ts';
+import { decodeTranscript } from '../src/tasks/decode.ts';
+import { classProbabilities, decodePhones, TaskNetwork } from '../src/tasks/predict.ts';
+import type { ProbeResult, TaskName } from '../src/tasks/task.ts';
 import { safetensorsParts } from '../src/train/safetensors.ts';
 import { messageOf, wav } from './audio-wav.ts';
 import { openTestGpu, testAdapter } from './gpu.ts';
+import { Corpus } from './tasks-corpus.ts';
 import { spoken } from './tones.ts';
 
 const gpu = await openTestGpu(), folder = mkdtempSync(join(tmpdir(), 'mgf-predict-')), at = (name: string): string => join(folder, name);
@@ -145,6 +147,23 @@ test('mgf predict tells phones with times, classes with probabilities, transcrip
   const asr = mgf('predict', at('asr.safetensors'), files, '--beam', '4');
   assert.is(asr.status, 0, asr.err);
   assert.equal(asr.out.trimEnd().split('\n').map((line) => line.split('\t')[0]), ['AB', 'B', 'CABBA'].map((word) => join(files, `${word}.wav`)));
+});
+
+test('mgf probe --save writes network and classifier as a task model that mgf predict takes', async () => {
+  const corpus = new Corpus();
+  try {
+    await saveTaskModel(at('network.safetensors'), { config, spec: specOf('asr'), classes, encoder, head: headOf(specOf('asr')) });
+    const data = corpus.speakers(), probed = mgf('probe', 'speaker', '--checkpoint', at('network.safetensors'), '--data', data, '--no-cache', '--save', at('probed.safetensors'), '--json');
+    assert.is(probed.status, 0, probed.err);
+    const { rows } = JSON.parse(probed.out) as ProbeResult, expected = rows.find(({ features }) => features === 'mgf')!.metrics.accuracy!.value;
+    const test = readFileSync(data, 'utf8').trim().split('\n').filter((line) => line.endsWith('test')).map((line) => line.split('\t'));
+    const told = mgf('predict', at('probed.safetensors'), ...test.map(([path]) => join(corpus.folder, path!)), '--json');
+    assert.is(told.status, 0, told.err);
+    const { recordings: answers } = JSON.parse(told.out) as { recordings: { class: string }[] };
+    assert.is(answers.filter((answer, i) => answer.class === test[i]![2]).length / test.length, expected, 'as many are right as the probe has scored');
+  } finally {
+    rmSync(corpus.folder, { recursive: true, force: true });
+  }
 });
 
 test('mgf predict leaves out what it cannot use, and refuses what makes no sense', async () => {

@@ -10,7 +10,8 @@ import { linearProbe } from '../src/report/probe.ts';
 import type { ProbeSet } from '../src/report/probe.ts';
 import { renderReport } from '../src/report/report.ts';
 import type { CurvePoint, ReportData } from '../src/report/report.ts';
-import { centre, cosineMatrix, equalErrorRate, groupByLabel, pairMeans, reorder } from '../src/report/similarity.ts';
+import { groupByLabel, pairMeans, reorder } from '../src/report/similarity.ts';
+import { centre, cosineMatrix, equalErrorRate, estimateEqualErrorRate } from '../src/tasks/similarity.ts';
 
 const HOSTILE = '"><script>alert(1)</script>&\'\u0001';
 
@@ -153,6 +154,17 @@ test('the equal error rate is 0 when voices are apart, 1 when they are swapped, 
   assert.ok(Math.abs(rate([0.9, 0.8, 0.2], [0.1, 0.15, 0.85])! - 1 / 3) < 1e-9);
   assert.is(rate([NaN, 0.5], [0.1]), null);
   assert.is(equalErrorRate(new Float32Array(1), ['a']), null);
+});
+
+test('the interval of an equal error rate comes from drawing voices, not pairs', () => {
+  // Six voices of three clips each; those of the last two are alike, all others apart.
+  const labels = Array.from({ length: 18 }, (_, i) => `v${Math.floor(i / 3)}`), direction = (label: string): number => Math.min(Number(label.slice(1)), 4);
+  const x = Float32Array.from(labels.flatMap((label) => Array.from({ length: 5 }, (_, d) => Number(d === direction(label))))), values = cosineMatrix(x, 18, 5);
+  const { value, interval } = estimateEqualErrorRate(values, labels, 1);
+  assert.is(value, equalErrorRate(values, labels));
+  assert.ok(interval[0] === 0, 'a draw without one of the two alike is told apart without error');
+  assert.ok(interval[1] > value && interval[1] < 0.5, `${interval[1]}`);
+  assert.equal(estimateEqualErrorRate(values, labels, 1).interval, interval, 'the same seed, the same interval');
 });
 
 /** Rows whose first three features lean towards their class, among features that say nothing. */

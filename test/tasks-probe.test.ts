@@ -94,6 +94,13 @@ test('features from the cache are those that were put there, and fresh frames to
   extractor.destroy();
 });
 
+test('speakers are classified, and told apart without a classifier', async () => {
+  const { metrics, parts } = await probe({ ...settings, data: await readTask('speaker', corpus.speakers()), features: 'log-mel' });
+  assert.ok(metrics.accuracy!.value > 0.9, `${metrics.accuracy!.value}`);
+  assert.ok(metrics.equal_error_rate!.value < 0.25, `${metrics.equal_error_rate!.value}`);
+  assert.equal(Object.values(parts).map((part) => part.equal_error_rate), [metrics.equal_error_rate], 'the one corpus is the whole');
+});
+
 test('letters are read from tones by CTC', async () => {
   const data = await readTask('asr', corpus.asr()), row = await probe({ ...settings, data, features: 'log-mel' });
   assert.ok(row.metrics.cer!.value < 0.2, `character error rate ${row.metrics.cer!.value}`);

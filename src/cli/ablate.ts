@@ -1,6 +1,6 @@
 /** `mgf ablate DATA`: which scales matter, and whether each needs its own kind of loss. */
 import { join } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
 import { applySettings } from '../mgf/config.ts';
@@ -9,12 +9,13 @@ import { chooseRows, runAblation, type AblationHooks } from '../tasks/ablation.t
 import { ablationMarkdown, ABLATION_TASKS, compareRows, type AblationTask } from '../tasks/ablation-table.ts';
 import { writeFileAtomically } from '../train/checkpoint.ts';
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
-import { adapterOption, collect, formatTable, jsonOption, positiveInteger, programName, seed, shellWord, withGpu } from './common.ts';
+import { adapterOption, collect, formatTable, jsonOption, percent, positiveInteger, programName, seed, shellWord, withGpu, words } from './common.ts';
+import { attachOption, lossOption, weightOption, withLosses, type LossOptions } from './losses.ts';
 import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 import type { AblationResult } from '../tasks/task.ts';
 
-interface Options {
+interface Options extends LossOptions {
   labels: string;
   preset: string;
   steps?: number;
@@ -31,12 +32,6 @@ interface Options {
 
 const DEFAULT_PRESET = 'micro-mel';
 
-function words(text: string): string[] {
-  const found = [...new Set(text.split(',').map((w) => w.trim()).filter(Boolean))];
-  if (found.length === 0) throw new InvalidArgumentError('It must be a list with commas, without spaces.');
-  return found;
-}
-
 function tasks(text: string): AblationTask[] {
   const names = words(text), unknown = names.find((n) => !(ABLATION_TASKS as readonly string[]).includes(n));
   if (unknown !== undefined) throw new MGFError('usage', `--tasks takes ${ABLATION_TASKS.join(', ')}, not "${unknown}".`);
@@ -51,24 +46,26 @@ export function ablateCommand(version: string): Command {
     .requiredOption('--labels <folder>', 'labelled recordings: a folder with phonemes/utterances.tsv, speakers/speakers.tsv and emotion/emotion.tsv')
     .option('--preset <name>', `size of the models: ${PRESET_NAMES.join(', ')}`, DEFAULT_PRESET)
     .addOption(new Option('--steps <n>', 'optimiser steps of each network (default: the preset\'s)').argParser(positiveInteger))
-    .addOption(new Option('--seeds <list>', 'seeds, each a grid of its own').argParser((text) => words(text).map(seed)).default([1, 2, 3], '1,2,3'))
+    .addOption(new Option('--seeds <list>', 'seeds, each a grid of its own').argParser((text) => [...new Set(words(text))].map(seed)).default([1, 2, 3], '1,2,3'))
     .addOption(new Option('--rows <list>', 'rows of the grid, such as all,only-frame,swap-phoneme (default: all of them)').argParser(words))
     .addOption(new Option('--tasks <list>', 'what is probed').argParser(tasks).default([...ABLATION_TASKS], ABLATION_TASKS.join(',')))
     .addOption(new Option('--families <list>', 'probe only recordings of these corpora (column family or source, or the folder after audio/)').argParser(words))
     .addOption(new Option('--set <key=value>', 'set any field of the configuration of every row; may be repeated').argParser(collect))
+    .addOption(lossOption()).addOption(attachOption()).addOption(weightOption())
     .option('--out <folder>', 'folder of the ablation (default: runs/ablation-PRESET)')
     .addOption(tuneOption()).addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
 Examples:
   mgf ablate train.tsv --labels labelled/ --steps 2000 --out runs/ablation
   mgf ablate train.tsv --labels labelled/ --preset nano-mel --rows all,swap-frame,swap-phoneme,swap-sentence --seeds 1,2,3,4,5
+  mgf ablate train.tsv --labels labelled/ --loss my-loss.ts --attach 2 --rows all,only-my_loss,without-my_loss
   mgf ablate recordings/ --labels labelled/ --rows all,without-sentence --tasks speaker --families so762 --set crop_seconds=3`)
     .action((data: string, options: Options) => runAblate(data, options, version));
 }
 
 async function runAblate(data: string, options: Options, version: string): Promise<void> {
   const { labels, preset, seeds, tasks: probed, families, out = join('runs', `ablation-${preset}`), steps, set = [] } = options;
-  const base = applySettings(presetRunConfig(preset), [...set, ...(steps === undefined ? [] : [`steps=${steps}`])]), rows = chooseRows(base.mgf, options.rows);
+  const plain = applySettings(presetRunConfig(preset), [...set, ...(steps === undefined ? [] : [`steps=${steps}`])]), { run: base, losses } = await withLosses(plain, options), rows = chooseRows(base.mgf, options.rows);
   const manifest = await readManifest(data), stream = options.json ? process.stderr : process.stdout;
   await withGpu(options.adapter, async (gpu) => {
     await useTuning(gpu, options.tune, version);
@@ -86,7 +83,7 @@ async function runAblate(data: string, options: Options, version: string): Promi
       write(`Adapter     ${gpu.profile.name}`);
       write(`Grid        ${rows.length} rows, ${seeds.length === 1 ? 'seed' : 'seeds'} ${seeds.join(', ')}, ${base.train.steps} steps each, into ${out}`);
       const { result, interrupted } = await runAblation({
-        gpu, base, preset, items: manifest.items, skipped: manifest.skipped, data, probes: { labels, tasks: probed, families }, rows, seeds, out, score, hooks: reports(write, progress, out), signal: abort.signal,
+        gpu, base, losses, preset, items: manifest.items, skipped: manifest.skipped, data, probes: { labels, tasks: probed, families }, rows, seeds, out, score, hooks: reports(write, progress, out), signal: abort.signal,
       });
       if (result.rows.length > 0) await writeReports(out, result);
       if (interrupted) {
@@ -113,8 +110,6 @@ function slowly<A extends unknown[]>(say: (...args: A) => void): (...args: A) =>
     say(...args);
   };
 }
-
-const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 function reports(write: (line: string) => void, progress: ProgressReporter, out: string): AblationHooks {
   const scanned = slowly((done: number, total: number) => write(`   reading the recordings: ${done} of ${total}`));

@@ -7,6 +7,7 @@ import { MGFError } from '../errors.ts';
 import { useDawn } from '../gpu/dawn.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
+import type { Metric } from '../tasks/task.ts';
 
 const ADAPTERS = ['gpu', 'software', 'lavapipe', 'swiftshader'] as const satisfies readonly AdapterPreference[];
 
@@ -36,6 +37,20 @@ export function positiveInteger(text: string): number {
 export function seed(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !Number.isInteger(value) || value < 0 || value > 0xffffffff) throw new InvalidArgumentError('It must be a whole number from 0 to 4294967295.');
+  return value;
+}
+
+/** A list with commas. */
+export function words(text: string): string[] {
+  const found = text.split(',').map((word) => word.trim()).filter(Boolean);
+  if (found.length === 0) throw new InvalidArgumentError('It must be a list with commas, without spaces.');
+  return found;
+}
+
+/** `--fold`, of the emotion task. */
+export function fold(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isInteger(value) || value < 0) throw new InvalidArgumentError('It must be the number of a fold.');
   return value;
 }
 
@@ -79,6 +94,15 @@ export function programName(): string {
 
 /** Of this package, whose description lies beside `dist/` in a checkout and in an installation alike. */
 export const programVersion = (): string => (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+
+/** What tables call the metrics. */
+export const METRIC_NAMES: Readonly<Record<Metric, string>> = {
+  accuracy: 'accuracy', phone_error_rate: 'phone error rate', unweighted_average_recall: 'average recall', cer: 'CER', wer: 'WER',
+  equal_error_rate: 'equal error rate',
+};
+
+/** `12.3 %` of a share. */
+export const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 /** `1 clip`, `3 clips`. */
 export const plural = (n: number, one: string, many = `${one}s`): string => `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;

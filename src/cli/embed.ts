@@ -1,30 +1,29 @@
 /** `mgf embed FILES...`: hidden states of recordings, as arrays for other programs. */
-import { mkdir, readFile } from 'node:fs/promises';
-import { dirname, extname, join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { basename, dirname, extname } from 'node:path';
 import { Command, Option } from 'commander';
 import { DecoderPool } from '../audio/decode.ts';
 import { loadAudio } from '../audio/load.ts';
 import { readManifest } from '../audio/manifest.ts';
 import { batchesBySeconds, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
-import { Encoder } from '../mgf/encoder.ts';
-import { fromHuggingFace } from '../mgf/huggingface.ts';
-import { isTaskModel, taskModelConfig } from '../tasks/model.ts';
-import { CHECKPOINT_FORMAT, checkpointConfig, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
+import { Encoder, featureLayer } from '../mgf/encoder.ts';
+import { writeFileAtomically } from '../train/checkpoint.ts';
 import { writeNpy } from '../train/npy.ts';
 import { safetensorsParts } from '../train/safetensors.ts';
 import { adapterOption, ioError, jsonOption, listSkipped, plural, positive, precisionOption, print, say, withGpu } from './common.ts';
+import { checkpointOption, loadEncoderWeights } from './weights.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
-import type { HostTensor } from '../plan/parameters.ts';
 import type { TensorToStore } from '../train/safetensors.ts';
 
 interface Options {
   checkpoint: string;
   layer?: string;
   pool: 'none' | 'mean';
-  out: string;
+  out?: string;
   batchSeconds: number;
   precision?: Precision;
   adapter?: AdapterPreference;
@@ -40,44 +39,25 @@ export function embedCommand(): Command {
     .description('Writes hidden states of recordings: one vector each 20 ms, or with --pool mean one per recording. Frame t covers the samples '
       + '[320 t, 320 t + 400) of the recording at 16 kHz.')
     .argument('<files...>', 'audio files, folders, globs, or manifests (TSV, CSV, JSONL)')
-    .requiredOption('--checkpoint <file>', 'checkpoint, folder of a run (its newest checkpoint), or a wav2vec 2.0 model.safetensors with its config.json')
-    .option('--layer <n>', 'hidden state: 0 is the input of the first layer, the number of layers the output of the last, or all (default: the middle one)')
+    .addOption(checkpointOption())
+    .option('--layer <n>', 'hidden state: 0 is the input of the first layer, the number of layers the output of the last, or all (default: the one three quarters up)')
     .addOption(new Option('--pool <how>', 'none: a vector per frame; mean: one per recording').choices(['none', 'mean']).default('none'))
-    .requiredOption('--out <file>', 'f.npy (one recording, or one row per recording when pooled), f.safetensors or f.jsonl')
+    .option('--out <file>', 'f.npy (one recording, or one row per recording when pooled), f.safetensors or f.jsonl (default: the name of the one recording with .npy, else features.safetensors, here)')
     .addOption(new Option('--batch-seconds <s>', 'audio in a batch: more is faster, and needs more memory').argParser(positive).default(30))
     .addOption(precisionOption()).addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
 Examples:
-  mgf embed speech.wav --checkpoint runs/first --out speech.npy
+  mgf embed speech.wav                                                  (writes speech.npy)
   mgf embed recordings/ --checkpoint runs/first --pool mean --out voices.npy
   mgf embed list.tsv --checkpoint runs/first/best.safetensors --layer all --out features.safetensors
   mgf embed speech.flac --checkpoint runs/first --out speech.jsonl      (a line per frame, with its times in seconds)`)
     .action((files: string[], options: Options) => runEmbed(files, options));
 }
 
-/** A network's weights and configuration: ours, those of a task model, or one of the wav2vec 2.0 family with the `config.json` beside it. */
-export async function loadEncoderWeights(checkpoint: string): Promise<{ path: string; config: MGFConfig; parameters: Map<string, HostTensor> }> {
-  const { path, metadata, parameters } = await loadWeights(checkpoint);
-  if (metadata['format'] === CHECKPOINT_FORMAT) return { path, config: checkpointConfig({ path, metadata }).mgf, parameters };
-  if (isTaskModel(metadata)) return { path, config: taskModelConfig(path, metadata), parameters };
-  const beside = join(dirname(path), 'config.json');
-  let text: string;
-  try {
-    text = await readFile(beside, 'utf8');
-  } catch (error) {
-    throw new MGFError('checkpoint', `${path} was not made by this program, and there is no config.json of the wav2vec 2.0 family beside it.`, { cause: error });
-  }
-  try {
-    return { path, config: fromHuggingFace(JSON.parse(text), { origin: beside }), parameters };
-  } catch (error) {
-    if (error instanceof MGFError) throw error;
-    throw new MGFError('config', `${beside} is not JSON (${(error as Error).message}).`, { cause: error });
-  }
-}
-
 /** Hidden states to read. `--layer` is text because it may be `all`. */
-function chosenLayers(text: string | undefined, layers: number): number[] {
-  if (text === undefined) return [Math.ceil(layers / 2)];
+function chosenLayers(text: string | undefined, config: MGFConfig): number[] {
+  const layers = config.num_hidden_layers;
+  if (text === undefined) return [featureLayer(config)];
   if (text === 'all') return Array.from({ length: layers + 1 }, (_, i) => i);
   const layer = Number(text);
   if (text.trim() === '' || !Number.isInteger(layer) || layer < 0 || layer > layers) {
@@ -161,15 +141,22 @@ function meanOverFrames(x: Float32Array, frames: number): Float32Array {
   return Float32Array.from(sum, (s) => s / frames);
 }
 
+/** Where features go when nobody says: into the current folder, over nothing that is there. */
+function defaultOut(items: readonly Utterance[]): string {
+  const [first] = items, out = items.length === 1 ? `${basename(first!.path, extname(first!.path))}.npy` : 'features.safetensors';
+  if (existsSync(out)) throw new MGFError('usage', `${out} exists; give \`--out ${out}\` to write over it, or another name.`);
+  return out;
+}
+
 async function runEmbed(files: string[], options: Options): Promise<void> {
-  const format = extname(options.out).toLowerCase();
-  if (!(FORMATS as readonly string[]).includes(format)) throw new MGFError('usage', `--out is ${JSON.stringify(options.out)}, but must end in ${FORMATS.join(', ')}.`);
   const manifests = await Promise.all(files.map(readManifest)), items = manifests.flatMap((m) => m.items), listed = manifests.flatMap((m) => m.skipped);
+  const out = options.out ?? defaultOut(items), format = extname(out).toLowerCase();
+  if (!(FORMATS as readonly string[]).includes(format)) throw new MGFError('usage', `--out is ${JSON.stringify(out)}, but must end in ${FORMATS.join(', ')}.`);
   if (format === '.npy' && options.pool === 'none' && items.length > 1) {
     throw new MGFError('usage', `A .npy file holds one array, but ${items.length} recordings have different numbers of frames; use --pool mean, or --out with .safetensors or .jsonl.`);
   }
-  const { path, config, parameters } = await loadEncoderWeights(options.checkpoint), layers = chosenLayers(options.layer, config.num_hidden_layers);
-  await mkdir(dirname(options.out), { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', dirname(options.out)); });
+  const { path, config, parameters } = await loadEncoderWeights(options.checkpoint), layers = chosenLayers(options.layer, config);
+  await mkdir(dirname(out), { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', dirname(out)); });
   await withGpu(options.adapter, async (gpu) => {
     const encoder = await Encoder.create(gpu, config, parameters, { precision: options.precision }), started = performance.now();
     try {
@@ -192,17 +179,17 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
         width: config.hidden_size, files: embedded.map(({ item, frames }) => ({ id: item.id, path: item.path, frames, ...(item.offset !== undefined && { offset: item.offset }) })),
       };
       try {
-        await write(options, format, embedded, layers, config.hidden_size, meta);
+        await write({ out, pool: options.pool }, format, embedded, layers, config.hidden_size, meta);
       } catch (error) {
-        throw ioError(error, 'write', options.out);
+        throw ioError(error, 'write', out);
       }
       if (skipped.length > 0) {
         say(`Left out ${plural(skipped.length, 'recording')}:`);
         for (const line of listSkipped(skipped, 10)) say(line);
       }
       const summary = `${plural(embedded.length, 'recording')}, ${plural(embedded.reduce((n, e) => n + e.frames, 0), 'frame')}, layer ${layers.join(', ')}, `
-        + `${(audio / seconds).toFixed(1)} audio s/s on ${gpu.profile.name}: ${options.out}`;
-      print(options.json ? JSON.stringify({ out: options.out, adapter: gpu.profile.name, seconds, ...meta, skipped }, null, 2) : summary);
+        + `${(audio / seconds).toFixed(1)} audio s/s on ${gpu.profile.name}: ${out}`;
+      print(options.json ? JSON.stringify({ out, adapter: gpu.profile.name, seconds, ...meta, skipped }, null, 2) : summary);
     } finally {
       encoder.destroy();
     }
@@ -210,9 +197,10 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
 }
 
 type Meta = Record<string, unknown>;
+interface Target { out: string; pool: Options['pool'] }
 
-async function write(options: Options, format: string, embedded: readonly Embedded[], layers: readonly number[], width: number, meta: Meta): Promise<void> {
-  const { out, pool } = options, encode = (text: string) => new TextEncoder().encode(text);
+async function write({ out, pool }: Target, format: string, embedded: readonly Embedded[], layers: readonly number[], width: number, meta: Meta): Promise<void> {
+  const encode = (text: string) => new TextEncoder().encode(text);
   if (format === '.jsonl') await writeFileAtomically(out, jsonLines(embedded, layers, width, pool, encode));
   else if (format === '.safetensors') {
     const tensors = new Map<string, TensorToStore>();

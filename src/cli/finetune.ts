@@ -8,8 +8,8 @@ import { logitClasses, type HeadSpec } from '../tasks/head.ts';
 import { CHOSEN_BY } from '../tasks/score.ts';
 import { TASKS, type Estimate, type Metric, type ProbeRow, type TaskName } from '../tasks/task.ts';
 import { formatDuration } from '../train/logs.ts';
-import { adapterOption, formatTable, jsonOption, listSkipped, plural, positive, positiveInteger, print, programName, say, seed, shellWord, withGpu } from './common.ts';
-import { loadEncoderWeights } from './embed.ts';
+import { adapterOption, fold, formatTable, jsonOption, listSkipped, METRIC_NAMES, percent, plural, positive, positiveInteger, print, programName, say, seed, shellWord, withGpu, words } from './common.ts';
+import { checkpointOption, loadEncoderWeights } from './weights.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 
 interface Options {
@@ -34,31 +34,23 @@ interface Options {
   json?: boolean;
 }
 
-function fold(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !Number.isInteger(value) || value < 0) throw new MGFError('usage', `--fold is ${JSON.stringify(text)}, but must be a fold's number.`);
-  return value;
-}
-
-const list = (text: string): string[] => text.split(',').map((part) => part.trim()).filter(Boolean);
-
 export function finetuneCommand(): Command {
   const d = FINE_TUNE_DEFAULTS;
   return new Command('finetune').summary('train a network and a head on labelled recordings')
     .description(`Trains a pre-trained network together with a head on a task: ${TASKS.join(', ')}. The best weights by the development split become one file, which `
       + 'mgf predict takes; the folder also gets log.jsonl and result.json with the metrics of the test split.')
     .argument('<task>', `${TASKS.join(', ')}`)
-    .requiredOption('--checkpoint <file>', 'checkpoint, folder of a run, task model, or a wav2vec 2.0 model.safetensors with its config.json')
+    .addOption(checkpointOption())
     .requiredOption('--data <folder>', 'labelled recordings: a folder of manifests, or one manifest')
     .requiredOption('--out <folder>', 'gets model.safetensors, log.jsonl and result.json')
     .option('--random', 'start from random weights of the same network instead: what pre-training is compared with')
-    .addOption(new Option('--families <names>', 'only these corpora, separated by commas').argParser(list))
+    .addOption(new Option('--families <names>', 'only these corpora, separated by commas').argParser(words))
     .addOption(new Option('--fold <n>', 'emotion: the fold that is the test split').argParser(fold))
     .option('--alignments <file>', 'phoneme: table of phones (default: alignments.tsv beside the manifest)')
     .option('--layer <n>', 'hidden state that the head reads, or sum: a learned sum of all (default: the last)')
     .addOption(new Option('--head <kind>', 'linear, or mlp: a hidden layer of 1024 units').choices(['linear', 'mlp']).default('linear'))
     .addOption(new Option('--pool <how>', 'speaker, emotion: over time (default: mean+std)').choices(['mean', 'mean+std']))
-    .addOption(new Option('--learning-rate <r,...>', 'peak rate of the network; of several each is tried').argParser((text) => list(text).map(positive)).default(d.learningRates, d.learningRates.join()))
+    .addOption(new Option('--learning-rate <r,...>', 'peak rate of the network; of several each is tried').argParser((text) => words(text).map(positive)).default(d.learningRates, d.learningRates.join()))
     .addOption(new Option('--head-learning-rate <r>', 'peak rate of the head').argParser(positive).default(d.headLearningRate))
     .addOption(new Option('--epochs <n>', 'passes over the training split at most').argParser(positiveInteger).default(d.epochs))
     .addOption(new Option('--patience <n>', 'scores of the development split without a better one before it ends').argParser(positiveInteger).default(d.patience))
@@ -138,8 +130,6 @@ async function runFinetune(name: string, options: Options): Promise<void> {
   }
 }
 
-const METRIC_NAMES: Readonly<Record<Metric, string>> = { accuracy: 'accuracy', phone_error_rate: 'phone error rate', unweighted_average_recall: 'average recall', cer: 'CER', wer: 'WER' };
-const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 const withInterval = ({ value, interval: [low, high] }: Estimate): string => `${percent(value)} (${percent(low)} to ${percent(high)})`;
 const describe = (task: TaskName, metrics: ProbeRow['metrics']): string => `${METRIC_NAMES[CHOSEN_BY[task].metric]} ${percent(metrics[CHOSEN_BY[task].metric]!.value)}`;
 

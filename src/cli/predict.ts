@@ -6,7 +6,8 @@ import { readManifest, type Skipped, type Utterance } from '../audio/manifest.ts
 import { batchesBySeconds, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { loadTaskModel, type TaskModel } from '../tasks/model.ts';
-import { classProbabilities, decodePhones, decodeTranscript, TaskNetwork, type ClipLogits } from '../tasks/predict.ts';
+import { decodeTranscript, type ClipLogits } from '../tasks/decode.ts';
+import { classProbabilities, decodePhones, TaskNetwork } from '../tasks/predict.ts';
 import { adapterOption, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, print, say, withGpu } from './common.ts';
 import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { BeamOptions } from '../tasks/decode.ts';

@@ -1,25 +1,30 @@
 /** `mgf pretrain DATA`: trains, logs, saves, resumes. */
 import { readFile, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings, assertSameConfig, configDifferences, MGF_DEFAULTS } from '../mgf/config.ts';
+import { applySettings, assertSameConfig, configDifferences, MGF_DEFAULTS, TRAIN_DEFAULTS } from '../mgf/config.ts';
+import { wav2vec2Names } from '../mgf/encoder.ts';
 import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
 import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
+import { attachOption, lossOption, weightOption, withLosses, type LossOptions } from './losses.ts';
 import { recordSitting } from './run-record.ts';
 import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
+import { loadEncoderWeights } from './weights.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
+import type { HostTensor } from '../plan/parameters.ts';
 import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from '../train/loop.ts';
 
-interface Options {
+interface Options extends LossOptions {
   preset?: string;
   out?: string;
   config?: string;
+  init?: string;
   resume?: string;
   steps?: number;
   minutes?: number;
@@ -39,10 +44,12 @@ export function pretrainCommand(version: string): Command {
     .option('--preset <name>', `size of the model: ${PRESET_NAMES.join(', ')} (default: tiny on a GPU, micro-mel in software)`)
     .option('--out <folder>', 'folder of the run (default: runs/PRESET)')
     .option('--config <file>', 'JSON file with any fields of the configuration, and optionally "preset"')
+    .addOption(new Option('--init <checkpoint>', 'begin with the weights of a checkpoint, a run, exported weights or a wav2vec 2.0 model, and with their network').conflicts(['preset', 'config', 'resume']))
     .option('--resume <run>', 'go on from the newest checkpoint of a run\'s folder, or from one checkpoint')
     .addOption(new Option('--steps <n>', 'optimiser steps in all').argParser(positiveInteger).conflicts('minutes'))
     .addOption(new Option('--minutes <n>', 'train for so long instead of a number of steps').argParser(positive))
     .addOption(new Option('--set <key=value>', 'set any field of the configuration; may be repeated').argParser(collect))
+    .addOption(lossOption()).addOption(attachOption()).addOption(weightOption())
     .addOption(new Option('--seed <n>', 'seed of weights, order, crops, masks and dropout').argParser(seed))
     .addOption(precisionOption()).addOption(tuneOption()).addOption(adapterOption()).addOption(jsonOption())
     .addHelpText('after', `
@@ -50,6 +57,8 @@ Examples:
   mgf pretrain recordings/ --preset micro-mel --out runs/first --minutes 20
   mgf pretrain train.tsv --preset tiny --out runs/tiny --set learning_rate=1e-3 --set loss_weights.sentence=0
   mgf pretrain train.tsv --resume runs/tiny --steps 20000
+  mgf pretrain train.tsv --preset micro-mel --loss my-loss.ts --attach 2 --weight 0.2 --out runs/mine
+  mgf pretrain mine/ --init runs/tiny --out runs/adapted --steps 2000     (a new run from trained weights)
 
 Ctrl-C finishes the step, saves, and says how to go on.`)
     .action((data: string, options: Options) => runPretrain(data, options, version));
@@ -69,6 +78,12 @@ async function newRun(options: Options, defaultPreset: string): Promise<{ preset
     preset = named ?? preset;
   }
   return { preset, run: applySettings(run, settings(options)) };
+}
+
+/** A run that begins with trained weights: their network, and the settings they were trained with where the file knows them. */
+async function initialisedRun(options: Options): Promise<{ preset: string; run: RunConfig; init: Map<string, HostTensor> }> {
+  const from = options.init!, { path, config, train = TRAIN_DEFAULTS, parameters } = await loadEncoderWeights(from), name = (await stat(from)).isDirectory() ? from : path;
+  return { preset: `from-${basename(name, '.safetensors')}`, run: applySettings({ mgf: config, train }, settings(options)), init: wav2vec2Names(parameters) };
 }
 
 function settings({ set = [], steps, minutes, seed: chosen, precision }: Options): string[] {
@@ -98,18 +113,19 @@ async function runPretrain(data: string, options: Options, version: string): Pro
   // What can be refused without a device and without decoding anything, first.
   const manifest = await readManifest(data);
   const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume);
-  let chosen = resume ? await resumedRun(resume, options) : options.preset || options.config ? await newRun(options, 'tiny') : undefined;
+  let chosen: { preset: string; run: RunConfig; init?: Map<string, HostTensor> } | undefined = resume ? await resumedRun(resume, options)
+    : options.init !== undefined ? await initialisedRun(options) : options.preset || options.config ? await newRun(options, 'tiny') : undefined;
   const early = options.out ?? (resume && options.resume !== undefined ? await folderOf(options.resume) : chosen && join('runs', chosen.preset));
   if (early !== undefined) await checkRunFolder(early, resume);
 
   await withGpu(options.adapter, async (gpu) => {
     await useTuning(gpu, options.tune, version);
     chosen ??= await newRun(options, gpu.profile.kind === 'gpu' ? 'tiny' : 'micro-mel');
-    const { preset, run } = chosen, out = early ?? join('runs', preset);
+    const { preset, init } = chosen, { run, losses } = await withLosses(chosen.run, options, resume !== undefined), out = early ?? join('runs', preset);
     const stream = options.json ? process.stderr : process.stdout;
     const resumeCommand = `${programName()} pretrain ${shellWord(data)} --resume ${shellWord(out)}`;
     const result = await runWithProgress(stream, {
-      gpu, run, items: manifest.items, skipped: manifest.skipped, out, ...(resume && { resume }),
+      gpu, run, items: manifest.items, skipped: manifest.skipped, out, init, losses, ...(resume && { resume }),
     }, preset, data);
     const write = (line: string) => stream.write(`${line}\n`);
     if (result.interrupted) {
@@ -183,6 +199,7 @@ function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, 
     `Model       ${preset}, ${parameters.toLocaleString('en-US')} parameters`,
     `Data        ${plural(data.usable, 'clip')}, ${one(data.minutes)} minutes${speakers}, ${plural(data.stepsPerEpoch, 'batch', 'batches')} an epoch`,
     ...(skipped.length > 0 ? [`Left out    ${plural(skipped.length, 'clip')}, listed in ${join(out, 'skipped.tsv')}:`, ...listSkipped(skipped)] : []),
+    ...Object.entries(mgf.extra_losses).map(([name, { weight, attach }]) => `Loss        ${name} on ${attach === 'z' ? 'z' : `hidden state ${attach}`}, weight ${weight}`),
     `Batch       ${rows} crops (2 of each of ${rows / 2} clips) of ${cropSeconds} s${micro}`,
     ...(swapped.length > 0 ? [`Objectives  ${swapped.join(', ')}`] : []),
     `Run         ${length}${step > 0 ? `, going on from step ${step}` : ''}, seed ${train.seed}, into ${out}`,

@@ -9,8 +9,9 @@ import { transcriptModel } from '../tasks/ngram.ts';
 import { countsOf, probeTask, type TrainedHead } from '../tasks/probe.ts';
 import { TASKS } from '../tasks/task.ts';
 import { writeFileAtomically } from '../train/checkpoint.ts';
-import { adapterOption, cacheFolder, formatTable, ioError, jsonOption, listSkipped, plural, positiveInteger, print, say, seed, withGpu } from './common.ts';
-import { loadEncoderWeights } from './embed.ts';
+import { StageReporter } from '../train/logs.ts';
+import { adapterOption, cacheFolder, fold, formatTable, ioError, jsonOption, listSkipped, METRIC_NAMES, percent, plural, positiveInteger, print, say, seed, withGpu, words } from './common.ts';
+import { checkpointOption, loadEncoderWeights } from './weights.ts';
 import type { Skipped } from '../audio/manifest.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 import type { Estimate, Metric, ProbeResult, ProbeRow, TaskData, TaskName } from '../tasks/task.ts';
@@ -34,26 +35,20 @@ interface Options {
   json?: boolean;
 }
 
-const words = (text: string): string[] => text.split(',').map((w) => w.trim()).filter(Boolean);
-
-function fold(text: string): number | 'all' {
-  const value = Number(text);
-  if (text !== 'all' && (text.trim() === '' || !Number.isInteger(value) || value < 0)) throw new MGFError('usage', `--fold is ${JSON.stringify(text)}, but must be a fold's number or all.`);
-  return text === 'all' ? 'all' : value;
-}
+const foldOrAll = (text: string): number | 'all' => (text === 'all' ? 'all' : fold(text));
 
 export function probeCommand(): Command {
   return new Command('probe').summary('ask what a trained model\'s features know: phones, speakers, words, emotions')
     .description('Trains a small classifier on the features of a frozen model and scores it on recordings that it never heard, beside the same network with random '
       + 'weights and log-mel. Learning rate and the moment to stop are chosen on a development split; intervals are 95 % bootstrap over recordings.')
     .argument('<task>', TASKS.join(', '))
-    .requiredOption('--checkpoint <file>', 'checkpoint, folder of a run (its newest checkpoint), or a wav2vec 2.0 model.safetensors with its config.json')
+    .addOption(checkpointOption())
     .requiredOption('--data <folder>', 'labelled recordings: a folder with the task\'s manifest (phonemes/utterances.tsv, speakers/speakers.tsv, asr/asr.tsv, emotion/emotion.tsv), or a manifest')
-    .option('--layer <n>', 'hidden state: 0 is the input of the first layer; sum: a learned weighted sum of all; all: a row for each (default: the middle one)')
+    .option('--layer <n>', 'hidden state: 0 is the input of the first layer; sum: a learned weighted sum of all; all: a row for each (default: the one three quarters up)')
     .addOption(new Option('--head <kind>', 'linear, or mlp: one hidden layer of 1024 units').choices(['linear', 'mlp']).default('linear'))
     .addOption(new Option('--pool <how>', 'speaker, emotion: over time (default: mean+std)').choices(['mean', 'mean+std']))
     .addOption(new Option('--families <list>', 'only these corpora, such as ravdess: the family or source column, or the folder after audio/').argParser(words))
-    .addOption(new Option('--fold <n>', 'emotion: the fold to test on, or all: each in turn, scored together (default: the split of the manifest)').argParser(fold))
+    .addOption(new Option('--fold <n>', 'emotion: the fold to test on, or all: each in turn, scored together (default: the split of the manifest)').argParser(foldOrAll))
     .option('--alignments <file>', 'phoneme: the table of phones (default: alignments.tsv beside the manifest)')
     .addOption(new Option('--beam <n>', 'asr: width of a prefix beam search (default: the best path)').argParser(positiveInteger))
     .addOption(new Option('--seed <n>', 'of the development split, the random network, the classifier and the bootstrap').argParser(seed).default(0))
@@ -79,11 +74,11 @@ async function runProbe(name: string, options: Options): Promise<void> {
   if (out !== undefined) await mkdir(out, { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', out); });
   for (const line of notes(data)) say(line);
   await withGpu(options.adapter, async (gpu) => {
-    const progress = liveLine();
+    const progress = new StageReporter(process.stderr);
     let trained: TrainedHead | undefined;
     const result = await probeTask({
       gpu, data, config, parameters, checkpoint: path, head: options.head, pool: options.pool, seed: options.seed, beam: options.beam, cache: cache === false ? undefined : cache,
-      ...(layers && { layers }), onProgress: progress.update, onRow: (row, head) => { progress.clear(); if (row.features === 'mgf') trained = head; },
+      ...(layers && { layers }), onProgress: (stage, done, total) => progress.update(stage, done, total), onRow: (row, head) => { progress.clear(); if (row.features === 'mgf') trained = head; },
     });
     progress.clear();
     if (out !== undefined) {
@@ -128,41 +123,18 @@ function chosenLayers(text: string | undefined, layers: number): (number | 'sum'
   return [layer];
 }
 
-/** A line that is written over on a terminal; elsewhere a line every ten seconds. */
-function liveLine(): { update: (stage: string, done: number, total: number) => void; clear: () => void } {
-  let shown = performance.now(), live = false;
-  const clear = (): void => {
-    if (live) process.stderr.write('\r\x1b[K');
-    live = false;
-  };
-  return {
-    clear, update: (stage, done, total) => {
-      const text = `${stage}: ${Math.floor((100 * done) / total)} %`;
-      if (process.stderr.isTTY) {
-        process.stderr.write(`\r\x1b[K${text}`);
-        live = true;
-      } else if (performance.now() - shown > 10000) {
-        shown = performance.now();
-        say(text);
-      }
-    },
-  };
-}
-
-const TITLES: Readonly<Record<Metric, string>> = { accuracy: 'accuracy', phone_error_rate: 'phone error rate', unweighted_average_recall: 'average recall', cer: 'CER', wer: 'WER' };
-const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
 
 /** A row for the whole test split and one for each part of it, for each kind of features. */
 export function formatProbe({ task, checkpoint, counts, majority, rows }: ProbeResult): string {
-  const metrics = Object.keys(rows[0]!.metrics) as Metric[];
+  const metrics = [...new Set(rows.flatMap((row) => Object.keys(row.metrics) as Metric[]))];
   const cells = (found: Readonly<Partial<Record<Metric, Estimate>>>): string[] => metrics.flatMap((m) => {
-    const { value, interval } = found[m]!;
-    return [percent(value), `${percent(interval[0])} to ${percent(interval[1])}`];
+    const estimate = found[m];
+    return estimate ? [percent(estimate.value), `${percent(estimate.interval[0])} to ${percent(estimate.interval[1])}`] : ['-', ''];
   });
   const lines = rows.flatMap((row) => {
     const parts = Object.entries(row.parts), head = [row.features, row.layer === null ? '' : String(row.layer), row.pool === 'none' ? row.head : `${row.head}, ${row.pool}`];
     return [[...head, 'all', ...cells(row.metrics)], ...(parts.length > 1 ? parts.map(([name, found]) => ['', '', '', name, ...cells(found)]) : [])];
   });
-  const table = formatTable(['features', 'layer', 'head', 'test', ...metrics.flatMap((m) => [TITLES[m], '95 % interval'])], lines);
+  const table = formatTable(['features', 'layer', 'head', 'test', ...metrics.flatMap((m) => [METRIC_NAMES[m], '95 % interval'])], lines);
   return `${task}, ${checkpoint}\n${table}\n${majority === undefined ? '' : `The commonest class of training: ${percent(majority)}. `}${counts.train} recordings to train on, ${counts.dev} to choose by, ${counts.test} to test on.`;
 }

@@ -5,7 +5,7 @@ import type { Utterance } from '../audio/manifest.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { Value } from '../graph/graph.ts';
 import type { RunConfig } from '../mgf/config.ts';
-import { Encoder, padded } from '../mgf/encoder.ts';
+import { Encoder, featureLayer, padded } from '../mgf/encoder.ts';
 import { framesOf } from '../mgf/network.ts';
 import { activeScales, pretrainingGraph } from '../mgf/pretraining.ts';
 import { mgfParameters } from '../mgf/weights.ts';
@@ -42,7 +42,7 @@ export function chooseVoices(items: readonly Utterance[], seed: number): VoiceCl
 export async function mapVoices(gpu: Gpu, { mgf, train }: RunConfig, parameters: ReadonlyMap<string, HostTensor>, clips: readonly VoiceClip[]): Promise<VoiceMaps | undefined> {
   const decoded = await decode(clips);
   if (new Set(decoded.map((c) => c.voice)).size < 2) return undefined;
-  const trained = await Encoder.create(gpu, mgf, parameters), random = await Encoder.random(gpu, mgf, train.seed), layer = Math.ceil(trained.layers / 2);
+  const trained = await Encoder.create(gpu, mgf, parameters), random = await Encoder.random(gpu, mgf, train.seed), layer = featureLayer(mgf);
   try {
     const features = [
       { ...await pooled(`MGF, hidden state ${layer}`, decoded, hidden(trained, layer)), drawn: true }, { ...await pooled('log-mel', decoded, logMel(trained)), drawn: true },

@@ -45,10 +45,11 @@ export async function readRunFolder(dir: string): Promise<RunFolder> {
 
 const number = (x: unknown): number => (typeof x === 'number' ? x : NaN);
 
-function curveOf(log: readonly LogRecord[]): CurvePoint[] {
+function curveOf(log: readonly LogRecord[], extra: readonly string[]): CurvePoint[] {
   return log.filter((r) => 'total' in r).map((r) => ({
     step: r.step, total: number(r['total']), sample: number(r['sample']), frame: number(r['frame']), phoneme: number(r['phoneme']), sentence: number(r['sentence']),
     accuracy: number(r['accuracy']), gradNorm: number(r['grad_norm']), lr: number(r['learning_rate']), audioSecondsPerSecond: number(r['audio_per_second']), lossScale: number(r['loss_scale']),
+    extra: Object.fromEntries(extra.map((name) => [name, number(r[name])])),
   }));
 }
 
@@ -87,7 +88,7 @@ function factsOf({ config: { mgf, train }, checkpoint, record }: RunFolder): Rep
 /** What checkpoints, log and `run.json` say: a report without pictures of recordings. */
 export function reportOf(folder: RunFolder): ReportData {
   const { config, log, checkpoint, record } = folder, { mgf, train } = config, scales = activeScales(mgf), chance = chanceLevels(mgf, train.utterances_per_batch);
-  const level = (scale: Scale): number => (scales.includes(scale) ? chance[scale] : NaN), curve = curveOf(log), last = record?.sittings.at(-1), end = log.findLast((r) => 'elapsed_seconds' in r);
+  const level = (scale: Scale): number => (scales.includes(scale) ? chance[scale] : NaN), curve = curveOf(log, Object.keys(mgf.extra_losses)), last = record?.sittings.at(-1), end = log.findLast((r) => 'elapsed_seconds' in r);
   const loop = JSON.parse(checkpoint?.metadata['loop'] ?? '{}') as { name?: string }, preset = last?.preset ?? loop.name ?? 'custom network';
   // A run that goes on has logged more than its newest checkpoint holds.
   const steps = Math.max(checkpoint?.step ?? 0, end?.step ?? 0), fromLog = end !== undefined && steps > (checkpoint?.step ?? 0);

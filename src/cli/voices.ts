@@ -5,9 +5,10 @@ import { loadAudio } from '../audio/load.ts';
 import { batchesBySeconds, isSilent, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { linearProbe } from '../report/probe.ts';
-import { centre, cosineMatrix } from '../report/similarity.ts';
+import { percent } from './common.ts';
+import { centre, cosineMatrix } from '../tasks/similarity.ts';
 import type { Utterance } from '../audio/manifest.ts';
-import type { Encoder } from '../mgf/encoder.ts';
+import { featureLayer, type Encoder } from '../mgf/encoder.ts';
 import type { ReportData } from '../report/report.ts';
 
 /** A clip with its voice. */
@@ -113,7 +114,7 @@ export interface VoiceRow {
   features: string;
   width: number;
   accuracy: number;
-  interval: [number, number];
+  interval: readonly [number, number];
 }
 
 export interface VoiceComparison {
@@ -134,7 +135,7 @@ export async function compareVoices(split: VoiceSplit, trained: Encoder, random:
   const keep = (part: Decoded[]) => part.filter((c) => voices.includes(c.voice));
   const clips = [...keep(train), ...keep(test)], boundary = keep(train).length;
   if (voices.length < 2) return undefined;
-  const layer = Math.ceil(trained.layers / 2);
+  const layer = featureLayer(trained.config);
   const sets = [
     await pooled('MGF, this run', clips, hidden(trained, layer)), await pooled('MGF, random weights', clips, hidden(random, layer)),
     await pooled('log-mel', clips, logMel(trained)),
@@ -165,8 +166,6 @@ export async function compareVoices(split: VoiceSplit, trained: Encoder, random:
     similarity: { labels: shown.map((i) => clips[i]!.voice), values: cosine(sets[0]!), before: { name: 'Random weights', values: cosine(sets[1]!) } },
   };
 }
-
-const percent = (x: number) => `${(100 * x).toFixed(1)} %`;
 
 /** The comparison as a table for people. */
 export function voiceTable(c: VoiceComparison): NonNullable<ReportData['table']> {

@@ -48,6 +48,17 @@ export function compileKernel(gpu: Gpu, kernel: { name: string; source: string }
 /** Variants compiled on this device so far. */
 export const pipelineCount = (gpu: Gpu): number => caches.get(gpu.device)?.size ?? 0;
 
+/** Text that becomes part of a kernel and is somebody's own: messages count its lines from 1 under its label. */
+export const ownText = (label: string, text: string): string => `${OWN}${label}\n${text}\n${OWN_END}`;
+const OWN = '// own text: ', OWN_END = '// end of own text';
+
+/** A compiler's message with its place (in text of somebody's own, or in the expanded kernel), the line and a caret under the column. */
+function complaint(name: string, wgsl: string, { lineNum, linePos, message }: Pick<GPUCompilationMessage, 'lineNum' | 'linePos' | 'message'>): string {
+  const lines = wgsl.split('\n'), before = lines.slice(0, lineNum - 1), start = before.findLastIndex((line) => line.startsWith(OWN)), own = start > before.lastIndexOf(OWN_END);
+  const place = own ? `${lines[start]!.slice(OWN.length)}:${lineNum - start - 1}` : `${name}:${lineNum}`, line = lines[lineNum - 1] ?? '', cut = line.length - line.trimStart().length;
+  return `  ${place}:${linePos} ${message}\n    ${line.trim()}\n    ${' '.repeat(Math.max(0, linePos - 1 - cut))}^`;
+}
+
 async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   const { device } = gpu;
   const kernelInterface = reflect(name, wgsl);
@@ -71,11 +82,7 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   const { messages } = await module.getCompilationInfo();
   await invalid;
   const errors = messages.filter((m) => m.type === 'error');
-  if (errors.length) {
-    const lines = wgsl.split('\n');
-    const report = errors.map((m) => `  ${name}:${m.lineNum}:${m.linePos} ${m.message}\n    ${lines[m.lineNum - 1]?.trim() ?? ''}`);
-    throw new MGFError('kernel', `kernel ${name} does not compile (line numbers are of the expanded text):\n${report.join('\n')}`);
-  }
+  if (errors.length) throw new MGFError('kernel', `kernel ${name} does not compile (lines of a template are counted when it is expanded):\n${errors.map((m) => complaint(name, wgsl, m)).join('\n')}`);
   try {
     const pipeline = await made;
     return { name, wgsl, interface: kernelInterface, layout, pipeline };

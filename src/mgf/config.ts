@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { editDistance } from '../edit-distance.ts';
 import { MGFError } from '../errors.ts';
 import type { Precision } from '../gpu/device.ts';
 
@@ -65,8 +66,18 @@ export interface MGFConfig {
   loss_start_steps: Record<Scale, number>;
   objectives: Objectives;
   attach: Attach;
+  /** Losses beside MGF's four, by name (src/mgf/extra-losses.ts). */
+  extra_losses: Record<string, ExtraLoss>;
   hidden_dropout: number;
   attention_dropout: number;
+}
+
+/** How a loss that somebody brings takes part. */
+export interface ExtraLoss {
+  weight: number;
+  attach: 'z' | number;
+  /** The first step (0-based) at which it counts. */
+  start_step: number;
 }
 
 /** How the network is trained. */
@@ -159,6 +170,9 @@ const mgfSchema = v.object({
     phoneme: integer(0),
     sentence: integer(0),
   }, 'an object with frame, phoneme and sentence'),
+  extra_losses: v.record(v.string(), v.object({
+    weight: nonNegative(), attach: v.union([v.literal('z'), integer(0)], '"z" or the index of a hidden state'), start_step: integer(0, Number.MAX_SAFE_INTEGER),
+  }, 'an object with weight, attach and start_step'), 'an object with an entry for each loss'),
   hidden_dropout: fraction(),
   attention_dropout: fraction(),
 }, 'an object') satisfies v.GenericSchema<unknown, MGFConfig>;
@@ -209,6 +223,7 @@ export const MGF_DEFAULTS = {
   loss_weights: { sample: 1, frame: 1, phoneme: 1, sentence: 0.5 },
   loss_start_steps: { sample: 0, frame: 0, phoneme: 0, sentence: 0 },
   objectives: { frame: 'l1', phoneme: 'info_nce', sentence: 'nt_xent' },
+  extra_losses: {},
   hidden_dropout: 0.1,
   attention_dropout: 0.1,
 } satisfies DeepPartial<MGFConfig>;
@@ -240,18 +255,6 @@ export function defaultAttach(layers: number, frontend: MGFConfig['frontend']): 
 
 // ------------------------------------------------------------------------------------------------------------------ names
 
-function levenshtein(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      row.push(Math.min(row[j - 1]! + 1, previous[j]! + 1, previous[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    }
-    previous = row;
-  }
-  return previous[b.length]!;
-}
-
 /** The known name with the fewest letters to change (case and `-`/`_` aside); of equals, the first. */
 export function nearestName(name: string, known: readonly string[]): string {
   const plain = (s: string) => s.toLowerCase().replaceAll('-', '_');
@@ -259,7 +262,7 @@ export function nearestName(name: string, known: readonly string[]): string {
   for (const candidate of known) {
     // A dotted name may be meant by its last part alone.
     const last = candidate.slice(candidate.lastIndexOf('.') + 1);
-    const d = Math.min(levenshtein(plain(name), plain(candidate)), levenshtein(plain(name), plain(last)) + (last === candidate ? 0 : 0.5));
+    const d = Math.min(editDistance(plain(name), plain(candidate)), editDistance(plain(name), plain(last)) + (last === candidate ? 0 : 0.5));
     if (d < distance) { best = candidate; distance = d; }
   }
   return best;
@@ -354,11 +357,13 @@ function checkMGF(c: MGFConfig, origin: string): void {
   if (c.frontend === 'mel' && c.loss_weights.sample > 0) {
     no('loss_weights.sample', c.loss_weights.sample, '0 with the mel front end, because magnitudes carry no phase to decode a waveform from');
   }
-  const active = SCALES.filter((s) => c.loss_weights[s] > 0);
-  if (active.length === 0) no('loss_weights', c.loss_weights, 'above 0 for at least one scale');
-  if (!active.some((s) => c.loss_start_steps[s] === 0)) {
-    no('loss_start_steps', c.loss_start_steps, '0 for at least one scale with a weight, or the first steps have nothing to learn');
+  for (const [name, { attach }] of Object.entries(c.extra_losses)) {
+    if (!/^[a-z][a-z0-9_]*$/i.test(name) || (SCALES as readonly string[]).includes(name)) no(`extra_losses.${name}`, c.extra_losses[name], 'under a name of letters, digits and underscores that is none of the four scales');
+    if (attach !== 'z' && attach > c.num_hidden_layers) no(`extra_losses.${name}.attach`, attach, `at most num_hidden_layers (${c.num_hidden_layers})`);
   }
+  const active = [...SCALES.filter((s) => c.loss_weights[s] > 0).map((s) => c.loss_start_steps[s]), ...Object.values(c.extra_losses).filter((l) => l.weight > 0).map((l) => l.start_step)];
+  if (active.length === 0) no('loss_weights', c.loss_weights, 'above 0 for at least one scale');
+  if (!active.includes(0)) no('loss_start_steps', c.loss_start_steps, '0 for at least one scale with a weight, or the first steps have nothing to learn');
 }
 
 export interface ParseOptions {

@@ -32,6 +32,12 @@ export interface ClipFeatures {
   readonly layers: Float32Array[];
 }
 
+/**
+ * The hidden state that features are read from where nobody names one: three quarters up. There mgf-tiny is best or among the best for phones, speakers and
+ * emotions (models/README.md), and so are the models of the wav2vec 2.0 family for phones: the last layers bend back to what the losses ask for.
+ */
+export const featureLayer = ({ num_hidden_layers: layers }: Pick<MGFConfig, 'num_hidden_layers'>): number => Math.ceil(0.75 * layers);
+
 /** MGF for inference: clips in, hidden states out. */
 export class Encoder {
   readonly config: MGFConfig;

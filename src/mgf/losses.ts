@@ -12,6 +12,7 @@ import { l1Loss } from '../ops/loss.ts';
 import { maskedMean } from '../ops/masked_mean.ts';
 import { ntXent } from '../ops/nt_xent.ts';
 import type { MGFConfig } from './config.ts';
+import { splitCrops } from './extra-losses.ts';
 import type { NetworkOutputs } from './network.ts';
 import { DECODER } from './weights.ts';
 
@@ -81,7 +82,5 @@ export function statisticsLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, me
 /** Sentence scale: NT-Xent between the two crops of each utterance, rows b and B + b -> [1]. */
 export function sentenceLoss(c: MGFConfig, w: Weights, net: NetworkOutputs, frameMask: Value | null): Value {
   const head = w.at('heads.sentence');
-  const u = dense(head.at('out'), pooledSentence(c, head, net, frameMask));
-  const [R, P] = u.shape as [number, number], flat = reshape(u, [1, R * P]), half = (start: number): Value => reshape(narrow(flat, start, R * P / 2), [R / 2, P]);
-  return ntXent(half(0), half(R * P / 2), { temperature: c.sentence_temperature });
+  return ntXent(...splitCrops(dense(head.at('out'), pooledSentence(c, head, net, frameMask))), { temperature: c.sentence_temperature });
 }

@@ -15,6 +15,7 @@ import { ParameterStore, type HostTensor, type StoreBuffer } from '../plan/param
 import type { HostArray, Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
 import type { RunConfig, Scale, TrainConfig } from './config.ts';
+import { chosenLosses, extraParameters, type TrainingLoss } from './extra-losses.ts';
 import { framesOf, wantsFlash } from './network.ts';
 import { activeScales, pretrainingGraph, weightScalar, type BatchShape, type PretrainingGraph } from './pretraining.ts';
 import { initialValues, mgfParameters } from './weights.ts';
@@ -26,6 +27,8 @@ export interface StepMetrics extends Record<Scale, number> {
   accuracy: number;
   /** Global gradient norm before clipping. */
   gradNorm: number;
+  /** Losses that were brought, by name. */
+  extra: Readonly<Record<string, number>>;
   /** The gradient was not finite: parameters and moments were left as they were. */
   skipped: boolean;
 }
@@ -42,6 +45,10 @@ export interface MomentState {
 export interface PretrainerOptions {
   /** Continue from here: parameters, or parameters and moments. Default: random weights from the run's seed. */
   readonly state?: { readonly parameters: Tensors; readonly expAvg?: Tensors; readonly expAvgSq?: Tensors };
+  /** Begin with these parameters, moments at zero; those that are not among them (heads that were not handed on) are random. */
+  readonly init?: Tensors | undefined;
+  /** Those that `extra_losses` of the configuration names. */
+  readonly losses?: readonly TrainingLoss[] | undefined;
 }
 
 /** MGF in pre-training on one device: parameters, moments and the compiled step. */
@@ -54,16 +61,18 @@ export class Pretrainer {
   readonly #gpu: Gpu;
   readonly #run: RunConfig;
   readonly #scales: readonly Scale[];
+  readonly #extra: readonly TrainingLoss[];
   readonly #store: ParameterStore;
   readonly #step: Program;
   /** The optimiser's part, apart where several micro-batches come before it. */
   readonly #update: Program | null;
   #evaluation: Promise<Program> | null = null;
 
-  private constructor(gpu: Gpu, run: RunConfig, shape: BatchShape, store: ParameterStore, step: Program, update: Program | null) {
+  private constructor(gpu: Gpu, run: RunConfig, extra: readonly TrainingLoss[], shape: BatchShape, store: ParameterStore, step: Program, update: Program | null) {
     this.#gpu = gpu;
     this.#run = run;
     this.#scales = activeScales(run.mgf);
+    this.#extra = extra;
     this.#store = store;
     this.#step = step;
     this.#update = update;
@@ -75,19 +84,19 @@ export class Pretrainer {
 
   /** Compiles the training step. Throws MGFError 'config' without an active loss, 'usage' for precision f16 where the device has none, 'limit' or 'out-of-memory' where the batch is too large, 'checkpoint' for a state of another configuration. */
   static async create(gpu: Gpu, run: RunConfig, options: PretrainerOptions = {}): Promise<Pretrainer> {
-    const { mgf, train } = run, scales = activeScales(mgf);
-    if (!scales.length) throw new MGFError('config', 'every loss has weight 0, so there is nothing to train; give loss_weights.sample, frame, phoneme or sentence a weight above 0');
+    const { mgf, train } = run, scales = activeScales(mgf), extra = chosenLosses(mgf, options.losses ?? []);
+    if (!scales.length && !extra.length) throw new MGFError('config', 'every loss has weight 0, so there is nothing to train; give loss_weights.sample, frame, phoneme or sentence a weight above 0');
     const R = 2 * train.utterances_per_batch, L = Math.round(train.crop_seconds * mgf.sample_rate), T = framesOf(L, mgf);
     const N = anchorCapacity(R, T, { probability: mgf.mask_time_prob, length: mgf.mask_time_length, minMasks: mgf.mask_time_min_masks });
     const shape = { R, L, N, ragged: false }, micro = train.accumulation > 1;
-    const parameters = mgfParameters(mgf, scales), store = new ParameterStore(gpu, parameters, micro ? 'accumulation' : 'training');
-    store.load(options.state?.parameters ?? initialValues(parameters, train.seed));
+    const parameters = [...mgfParameters(mgf, scales), ...extraParameters(mgf, extra)], store = new ParameterStore(gpu, parameters, micro ? 'accumulation' : 'training');
+    store.load(options.state?.parameters ?? new Map([...initialValues(parameters, train.seed), ...(options.init ?? [])]));
     if (options.state?.expAvg && options.state.expAvgSq) {
       store.load(options.state.expAvg, 'expAvg');
       store.load(options.state.expAvgSq, 'expAvgSq');
     }
     try {
-      return new Pretrainer(gpu, run, shape, store, await compileStep(gpu, run, shape, scales, store, micro), micro ? await compileUpdate(gpu, train, store) : null);
+      return new Pretrainer(gpu, run, extra, shape, store, await compileStep(gpu, run, shape, scales, extra, store, micro), micro ? await compileUpdate(gpu, train, store) : null);
     } catch (error) {
       store.destroy();
       throw error;
@@ -121,6 +130,10 @@ export class Pretrainer {
     const results = batches.map((batch, i) => {
       const weights: Record<string, number> = {};
       for (const s of this.#scales) weights[weightScalar(s)] = at.step < mgf.loss_start_steps[s] ? 0 : mgf.loss_weights[s] * (s === 'phoneme' ? shares[i]!.phoneme : shares[i]!.others);
+      for (const { name } of this.#extra) {
+        const { weight, start_step } = mgf.extra_losses[name]!;
+        weights[weightScalar(name)] = at.step < start_step ? 0 : weight * shares[i]!.others;
+      }
       const draw = at.step * batches.length + i;
       return this.#step.step({ ...batchInputs(batch), ...this.#frameNegatives(draw) }, { ...weights, ...optimiser, ...this.#random(draw), keep: Number(i > 0) });
     });
@@ -130,6 +143,7 @@ export class Pretrainer {
     return {
       sample: mean('sample', 'others'), frame: mean('frame', 'others'), phoneme: mean('phoneme', 'phoneme'), sentence: mean('sentence', 'others'),
       accuracy: mean('accuracy', 'phoneme'), total: outputs.reduce((sum, o) => sum + o['total']![0]!, 0), gradNorm: norm, skipped: !Number.isFinite(norm),
+      extra: Object.fromEntries(this.#extra.map(({ name }) => [name, mean(name, 'others')])),
     };
   }
 
@@ -183,7 +197,7 @@ export class Pretrainer {
 
   async #compileEvaluation(): Promise<Program> {
     const place = new Map<Value, Region>(), shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
-    const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false, wantsFlash(this.#run.mgf, this.#gpu.profile, shape.R, this.framesPerCrop));
+    const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false, wantsFlash(this.#run.mgf, this.#gpu.profile, shape.R, this.framesPerCrop), this.#extra);
     const { network, reconstruction, predictedLogMel, logMelTarget } = built;
     return compile(this.#gpu, built.graph, {
       place, label: 'evaluation', precision: this.#run.train.precision,
@@ -232,10 +246,10 @@ function optimise(train: TrainConfig, store: ParameterStore, graph: Graph, gradi
 }
 
 /** Forward, backward and update in one program; with micro-batches the gradients are added up instead of the update. */
-async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], store: ParameterStore, micro: boolean): Promise<Program> {
+async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], extra: readonly TrainingLoss[], store: ParameterStore, micro: boolean): Promise<Program> {
   const place = new Map<Value, Region>();
   let parameters = new Map<string, Value>();
-  const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)));
+  const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)), extra);
   // A parameter that the active losses do not reach (the mask vector without masks, layers above the highest attached one) has no gradient: its part of the buffer stays 0.
   const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
   grad(built.total, trained.map(([, value]) => value), scalar(LOSS_SCALE)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));

@@ -5,6 +5,7 @@ import { add, scale } from '../ops/elementwise.ts';
 import { logMelPairs } from '../ops/log_mel.ts';
 import { l1Loss } from '../ops/loss.ts';
 import { SCALES, type MGFConfig, type Scale } from './config.ts';
+import { buildExtra, type TrainingLoss } from './extra-losses.ts';
 import { decodeSamples, frameInfoNCE, maskedL1, phonemeLoss, predictLogMel, sampleLoss, sentenceLoss, statisticsLoss } from './losses.ts';
 import { encoder, framesOf, type NetworkOutputs } from './network.ts';
 
@@ -13,8 +14,9 @@ export interface BatchShape { readonly R: number; readonly L: number; readonly N
 
 export interface PretrainingGraph {
   readonly graph: Graph;
-  readonly losses: Readonly<Partial<Record<Scale, Value>>>;
-  /** Sum of `weight.SCALE` (a per-step scalar) times each loss. */
+  /** By scale, or by the name of a loss that was brought. */
+  readonly losses: Readonly<Record<string, Value>>;
+  /** Sum of `weight.NAME` (a per-step scalar) times each loss. */
   readonly total: Value;
   readonly accuracy: Value | null;
   readonly network: NetworkOutputs;
@@ -25,14 +27,16 @@ export interface PretrainingGraph {
 }
 
 /** Name of the per-step scalar that weighs a loss. */
-export const weightScalar = (s: Scale): string => `weight.${s}`;
+export const weightScalar = (name: string): string => `weight.${name}`;
 
 /**
- * The four losses as a graph. Inputs: `wave` [R, L]; `spans` [R, T] f32 (1 = masked); `anchor` i32 [N], `negatives` i32 [N, K], `anchor_weight` f32 [N]
+ * The four losses, and those that are brought (`extra`), as a graph. Inputs: `wave` [R, L]; `spans` [R, T] f32 (1 = masked); `anchor` i32 [N], `negatives` i32 [N, K], `anchor_weight` f32 [N]
  * (0 = unused slot), unless `objectives.phoneme` is l1; `frame_negatives` i32 [R T, K] (for each frame, other real frames of its row) where
  * `objectives.frame` is info_nce; with `ragged` also `frame_mask` [R, T] f32 and `mel_frames` i32 [R].
  */
-export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readonly Scale[], declare: (graph: Graph) => ReadonlyMap<string, Value>, training: boolean, flash = false): PretrainingGraph {
+export function pretrainingGraph(
+  c: MGFConfig, shape: BatchShape, scales: readonly Scale[], declare: (graph: Graph) => ReadonlyMap<string, Value>, training: boolean, flash = false, extra: readonly TrainingLoss[] = [],
+): PretrainingGraph {
   const graph = new Graph(), w = new Weights(declare(graph));
   const { R, L, N, ragged } = shape, T = framesOf(L, c), K = c.num_negatives;
   const wave = graph.input('wave', [R, L]);
@@ -41,7 +45,7 @@ export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readon
   const spanMask = scales.includes('phoneme') || N > 0 ? graph.input('spans', [R, T]) : null;
   const network = encoder(c, w, { wave, mel: mel.features, frameMask, spanMask }, training, flash);
 
-  const losses: Partial<Record<Scale, Value>> = {};
+  const losses: Record<string, Value> = {};
   let accuracy: Value | null = null, reconstruction: Value | null = null, predictedLogMel: Value | null = null;
   for (const s of SCALES.filter((name) => scales.includes(name))) {
     graph.scope(`loss.${s}`, () => {
@@ -62,7 +66,8 @@ export function pretrainingGraph(c: MGFConfig, shape: BatchShape, scales: readon
       } else losses.sentence = sentenceLoss(c, w, network, frameMask);
     });
   }
-  const total = graph.scope('loss', () => Object.entries(losses).map(([s, loss]) => scale(loss, scalar(weightScalar(s as Scale)))).reduce(add));
+  for (const loss of extra) graph.scope(`loss.${loss.name}`, () => { losses[loss.name] = buildExtra(c, loss, w, { graph, network, mel, wave, decoded: reconstruction, spanMask, frameMask }); });
+  const total = graph.scope('loss', () => Object.entries(losses).map(([name, loss]) => scale(loss, scalar(weightScalar(name)))).reduce(add));
   return { graph, losses, total, accuracy, network, reconstruction, predictedLogMel, logMelTarget: mel.target, frames: T };
 }
 

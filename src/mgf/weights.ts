@@ -4,7 +4,7 @@ import type { HostTensor, ParameterSpec } from '../plan/parameters.ts';
 import type { MGFConfig, Scale } from './config.ts';
 
 /** How a tensor starts: constants, N(0, std), U(-bound, bound), U(0, 1), or the norms of another tensor per tap (weight norm's g). */
-type Init = { constant: number } | { normal: number } | { uniform: number } | { unit: true } | { normOf: string };
+export type Init = { constant: number } | { normal: number } | { uniform: number } | { unit: true } | { normOf: string };
 
 /** A parameter of MGF: what the engine needs to know, and how it starts. `init` has one entry a part. */
 export interface MGFParameter extends ParameterSpec { readonly init: readonly Init[] }

@@ -49,3 +49,18 @@ export const narrowOp = defineOp<{ start: number; length: number }>({
 
 /** Elements start .. start + length - 1 of the last axis. x [..., L] -> [..., length]. */
 export const narrow = (x: Value, start: number, length: number): Value => x.graph.apply(narrowOp, [x], { start, length })[0]!;
+
+export const transposeOp = defineOp<Record<never, never>>({
+  name: 'transpose',
+  shape([x]) {
+    if (x!.shape.length < 2) throw new MGFError('shape', `transpose: ${formatShape(x!.shape)} has no two axes to exchange`);
+    return [{ shape: [...x!.shape.slice(0, -2), x!.shape.at(-1)!, x!.shape.at(-2)!], dtype: 'f32' }];
+  },
+  forward: (c) => [transposeLast(c.input(0), c.outputs[0]!)],
+  saves: { inputs: [], outputs: [] },
+  backward: (c) => [transposeLast(c.upstream(0)!, c.grad(0)!)],
+  cost: ([x]) => ({ flops: 0, bytes: 8 * elements(x!.shape) }),
+});
+
+/** The last two axes exchanged. x [..., M, N] -> [..., N, M]. @throws MGFError 'shape' */
+export const transpose = (x: Value): Value => x.graph.apply(transposeOp, [x], {})[0]!;

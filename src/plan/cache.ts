@@ -19,7 +19,7 @@ export class ProgramCache {
     if (this.#programs.size > this.#size) {
       const [oldest, evicted] = this.#programs.entries().next().value!;
       this.#programs.delete(oldest);
-      void evicted.then((p) => p.destroy());
+      void evicted.then((p) => p.destroy(), () => undefined);
     }
     return program;
   }

@@ -40,7 +40,7 @@ export function rememberApprovals(gpu: Gpu, { known, onApproved }: ApprovalOptio
   remembered.set(gpu.device, { digests: new Set(known), onApproved });
 }
 
-/** 64 bits of a text, by two FNV-1a hashes. */
+/** 64 bits of a text: FNV-1a, and the same with another start and another multiplier. */
 function digest(text: string): string {
   let a = 0x811c9dc5, b = 0xc9dc5118;
   for (let i = 0; i < text.length; i++) {

@@ -1,18 +1,11 @@
 /** What a report may hold. Only the run's curve and its facts are always there; a part that is absent is left out of the page. */
 import type { Objectives } from '../mgf/config.ts';
 import type { AblationResult, ProbeResult } from '../tasks/task.ts';
+import type { StepValues } from '../train/meters.ts';
 
 /** One logged step. What a run does not compute (a loss that is switched off) is NaN and is left out of the report. */
-export interface CurvePoint {
+export interface CurvePoint extends StepValues {
   step: number;
-  total: number;
-  sample: number;
-  frame: number;
-  phoneme: number;
-  sentence: number;
-  /** Share of masked frames whose true target scored highest, 0 to 1. */
-  accuracy: number;
-  gradNorm: number;
   lr: number;
   audioSecondsPerSecond: number;
   /** With precision f16. */

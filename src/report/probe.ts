@@ -5,6 +5,7 @@
 import { permutation, randomStream } from '../audio/random.ts';
 import type { RandomStream } from '../audio/random.ts';
 import { MGFError } from '../errors.ts';
+import { accuracy, bootstrap } from '../tasks/metrics.ts';
 
 export interface ProbeSet {
   /** Features, row-major [n, d]. */
@@ -27,7 +28,7 @@ export interface LinearProbeResult {
   /** Share of test rows classified right. */
   accuracy: number;
   /** 95 % percentile interval of the accuracy over 2,000 resamplings of the test rows. */
-  interval: [number, number];
+  interval: readonly [number, number];
   /** Share right of each class's test rows; NaN for a class without one. */
   recall: number[];
   /** The penalty chosen. */
@@ -35,7 +36,6 @@ export interface LinearProbeResult {
   predictions: Int32Array;
 }
 
-const RESAMPLINGS = 2000;
 const HELD_OUT = 0.25;
 const HISTORY = 10;
 
@@ -55,7 +55,7 @@ export function linearProbe(options: LinearProbeOptions): LinearProbeResult {
     // From the strongest penalty down, so that a tie keeps the simpler classifier.
     for (const penalty of [...l2grid].sort((a, b) => b - a)) {
       const weights = fit(fitRows[0]!, yFit, dim, classes, penalty);
-      const right = share(predict(fitRows[1]!, yHeld.length, dim, classes, weights), yHeld);
+      const right = accuracy(predict(fitRows[1]!, yHeld.length, dim, classes, weights), yHeld);
       if (right > best) [best, l2] = [right, penalty];
     }
   }
@@ -66,7 +66,8 @@ export function linearProbe(options: LinearProbeOptions): LinearProbeResult {
     const rows = Array.from(test.y, (_, i) => i).filter((i) => test.y[i] === c);
     return rows.filter((i) => predictions[i] === c).length / rows.length;
   });
-  return { accuracy: share(predictions, test.y), interval: bootstrap(predictions, test.y, random), recall, l2, predictions };
+  const { value, interval } = bootstrap(test.y.length, (rows) => rows.reduce((right, i) => right + Number(predictions[i] === test.y[i]), 0) / rows.length, { seed });
+  return { accuracy: value, interval, recall, l2, predictions };
 }
 
 function check(train: ProbeSet, test: ProbeSet, classes: number, l2grid: readonly number[]): number {
@@ -222,24 +223,4 @@ function addTo(a: Float64Array, b: Float64Array, scale: number): void {
 
 function maxAbs(a: Float64Array): number {
   return a.reduce((top, value) => Math.max(top, Math.abs(value)), 0);
-}
-
-function share(predictions: ArrayLike<number>, y: ArrayLike<number>): number {
-  let right = 0;
-  for (let i = 0; i < y.length; i++) if (predictions[i] === y[i]) right++;
-  return right / y.length;
-}
-
-function bootstrap(predictions: Int32Array, y: Int32Array, random: RandomStream): [number, number] {
-  const means = new Float64Array(RESAMPLINGS);
-  for (let r = 0; r < RESAMPLINGS; r++) {
-    let right = 0;
-    for (let i = 0; i < y.length; i++) {
-      const k = random.below(y.length);
-      if (predictions[k] === y[k]) right++;
-    }
-    means[r] = right / y.length;
-  }
-  means.sort();
-  return [means[Math.floor(0.025 * (RESAMPLINGS - 1))]!, means[Math.ceil(0.975 * (RESAMPLINGS - 1))]!];
 }

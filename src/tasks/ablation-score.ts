@@ -1,6 +1,9 @@
 /** What the cells of an ablation are scored by: linear probes on labelled recordings (Node, Deno, Bun). */
+import { ClipStore } from '../audio/clips.ts';
+import { RECEPTIVE_FIELD } from '../audio/sampling.ts';
 import { readTask } from './data.ts';
 import { probe } from './probe.ts';
+import type { Utterance } from '../audio/manifest.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { Subject } from './ablation.ts';
 import type { AblationTask } from './ablation-table.ts';
@@ -26,11 +29,16 @@ export interface ScorerOptions {
 export async function labelledScorer(gpu: Gpu, labels: string, { tasks, families, onProgress }: ScorerOptions): Promise<(subject: Subject) => Promise<AblationRow['scores']>> {
   const data = new Map<AblationTask, TaskData>();
   for (const task of tasks) data.set(task, await readTask(task, labels, { seed: SEED, families }));
+  // Every cell hears the same recordings: they are decoded for the first.
+  const clips = await ClipStore.open({ items: [], minSamples: RECEPTIVE_FIELD }), load = async (item: Utterance): Promise<Float32Array> => {
+    const clip = await clips.get(item);
+    return clip.slice(0, clip.samples);
+  };
   return async ({ mgf, parameters }) => {
     const scores: { -readonly [T in AblationTask]?: AblationRow['scores'][T] } = {};
     for (const [task, set] of data) {
       const { metrics } = await probe({
-        gpu, data: set, config: mgf, features: parameters ? 'mgf' : 'log-mel', layer: 'sum', seed: SEED, learningRates: LEARNING_RATES, ...(parameters && { parameters }),
+        gpu, data: set, config: mgf, features: parameters ? 'mgf' : 'log-mel', layer: 'sum', seed: SEED, learningRates: LEARNING_RATES, load, ...(parameters && { parameters }),
         onProgress: (stage, done, total) => onProgress?.(task, stage, done, total),
       });
       scores[task] = metrics[METRIC[task]]!;

@@ -8,10 +8,12 @@ import { initialValues, mgfParameters } from '../mgf/weights.ts';
 import { CheckpointStore, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
 import { readJsonl } from '../train/logs.ts';
 import { pretrain, readResumePoint } from '../train/loop.ts';
+import { startedLosses } from '../train/meters.ts';
 import type { Loader, LoaderOptions } from '../audio/loader.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { MGFConfig, Objectives, RunConfig, Scale } from '../mgf/config.ts';
+import type { TrainingLoss } from '../mgf/extra-losses.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { PretrainHooks } from '../train/loop.ts';
 import type { AblationResult, AblationRow } from './task.ts';
@@ -26,9 +28,9 @@ const OTHER_KIND: { readonly [S in keyof Objectives]: Readonly<Record<Objectives
 /** Rows that train nothing: the network's starting weights, and log-mel frames. */
 const UNTRAINED: readonly string[] = ['random', 'log-mel'];
 
-/** The rows of the grid for a configuration: of the scales that it trains (three with the mel front end). */
-export function ablationRows({ loss_weights }: Pick<MGFConfig, 'loss_weights'>): string[] {
-  const scales = SCALES.filter((s) => loss_weights[s] > 0), several = scales.length > 1;
+/** The rows of the grid for a configuration: of the scales that it trains (three with the mel front end), and of losses that were brought. */
+export function ablationRows({ loss_weights, extra_losses }: Pick<MGFConfig, 'loss_weights' | 'extra_losses'>): string[] {
+  const scales: string[] = [...SCALES.filter((s) => loss_weights[s] > 0), ...Object.keys(extra_losses).filter((name) => extra_losses[name]!.weight > 0)], several = scales.length > 1;
   return [
     'all', ...(several ? [...scales.map((s) => `only-${s}`), ...scales.map((s) => `without-${s}`)] : []), ...scales.filter((s) => s in OTHER_KIND).map((s) => `swap-${s}`), ...UNTRAINED,
   ];
@@ -43,10 +45,11 @@ export function chooseRows(mgf: MGFConfig, wanted?: readonly string[]): string[]
 
 /** The configuration that a row of the grid trains; everything but losses and seed is that of `base`. */
 export function rowConfig(base: RunConfig, name: string, seed: number): RunConfig {
-  const [kind, scale] = name.split(/-(.*)/) as [string, Scale], { loss_weights, objectives } = base.mgf;
-  const weights = Object.fromEntries(SCALES.map((s) => [s, (kind === 'only' && s !== scale) || (kind === 'without' && s === scale) ? 0 : loss_weights[s]]));
+  const [kind, scale] = name.split(/-(.*)/) as [string, Scale], { loss_weights, objectives, extra_losses } = base.mgf;
+  const off = (loss: string): boolean => (kind === 'only' && loss !== scale) || (kind === 'without' && loss === scale);
+  const weights = Object.fromEntries(SCALES.map((s) => [s, off(s) ? 0 : loss_weights[s]])), extra = Object.fromEntries(Object.entries(extra_losses).map(([n, loss]) => [n, { ...loss, weight: off(n) ? 0 : loss.weight }]));
   const swap = kind === 'swap' ? { [scale]: (OTHER_KIND as Record<string, Record<string, string>>)[scale]![objectives[scale as keyof Objectives]] } : {};
-  return overrideRunConfig(base, { loss_weights: weights, objectives: swap, seed, keep_last: 1 }, { origin: name });
+  return overrideRunConfig(base, { loss_weights: weights, extra_losses: extra, objectives: swap, seed, keep_last: 1 }, { origin: name });
 }
 
 // ----------------------------------------------------------------------------------------------------------------------- run
@@ -70,6 +73,8 @@ export interface AblationOptions {
   gpu: Gpu;
   /** The run that every row departs from; its seed is not used. Counted in steps, so that every row learns equally long. */
   base: RunConfig;
+  /** Losses that `base` names beside the scales. */
+  losses?: readonly TrainingLoss[] | undefined;
   preset: string;
   items: readonly Utterance[];
   skipped?: readonly Skipped[];
@@ -203,12 +208,12 @@ function loaderOf(source: BatchSource, { startStep = 0 }: LoaderOptions): Loader
 }
 
 /** Trains a cell to its end, from its checkpoint if it has one; undefined when interrupted. */
-async function train({ gpu, items, skipped, out, hooks, signal }: AblationOptions, run: RunConfig, name: string, source: BatchSource): Promise<Trained | undefined> {
+async function train({ gpu, items, losses, skipped, out, hooks, signal }: AblationOptions, run: RunConfig, name: string, source: BatchSource): Promise<Trained | undefined> {
   const folder = join(out, 'runs', `${name}-${run.train.seed}`), cell = `${name}, seed ${run.train.seed}`;
   const resume = await new CheckpointStore(folder).latest() ? await readResumePoint(folder) : undefined;
   if (!resume || resume.state.step < run.train.steps) {
     const { interrupted } = await pretrain({
-      gpu, run, items, out: folder, name, openLoader: (o) => Promise.resolve(loaderOf(source, o)), ...(skipped && { skipped }), ...(resume && { resume }), ...(signal && { signal }),
+      gpu, run, items, losses: (losses ?? []).filter((l) => run.mgf.extra_losses[l.name]!.weight > 0), out: folder, name, openLoader: (o) => Promise.resolve(loaderOf(source, o)), ...(skipped && { skipped }), ...(resume && { resume }), ...(signal && { signal }),
       hooks: {
         ...(hooks?.onProgress && { onProgress: hooks.onProgress }),
         onAlarm: (alarm) => hooks?.onNote?.(`${cell}: ${alarm.message}`), onNote: (note) => hooks?.onNote?.(`${cell}: ${note}`),
@@ -217,6 +222,6 @@ async function train({ gpu, items, skipped, out, hooks, signal }: AblationOption
     if (interrupted) return undefined;
   }
   const { steps } = run.train, log = readJsonl(join(folder, 'log.jsonl')).filter((r) => 'total' in r), tail = log.filter((r) => r.step > (1 - TAIL) * steps);
-  const losses = Object.fromEntries(SCALES.filter((s) => run.mgf.loss_weights[s] > 0).map((s) => [s, tail.reduce((sum, r) => sum + Number(r[s]) / tail.length, 0)]));
-  return { steps, losses, parameters: (await loadWeights(folder)).parameters };
+  const ends = Object.fromEntries(startedLosses(run.mgf, Infinity).map((s) => [s, tail.reduce((sum, r) => sum + Number(r[s]) / tail.length, 0)]));
+  return { steps, losses: ends, parameters: (await loadWeights(folder)).parameters };
 }

@@ -41,6 +41,13 @@ function gatherFloats(data: Float32Array, width: number, { mean, scale }: Standa
   for (let r = 0; r < rows.length; r++) for (let d = 0, i = rows[r]! * width; d < width; d++, i++, at++) out[at] = (data[i]! - mean[d]!) * scale[d]!;
 }
 
+/** All rows of a matrix, standardised: [rows, width]. */
+export function standardised(matrix: FeatureMatrix, standard: Standard): Float32Array {
+  const out = new Float32Array(matrix.data.length);
+  gather(matrix, standard, Int32Array.from({ length: matrix.data.length / matrix.width }, (_, row) => row), out, 0);
+  return out;
+}
+
 /** The states that a head reads, with their standards. */
 export interface Inputs { readonly matrices: readonly FeatureMatrix[]; readonly standards: readonly Standard[] }
 

@@ -12,6 +12,9 @@ export function bestClasses(logits: Float32Array, frames: number, classes: numbe
   });
 }
 
+/** What a head says of one clip: [frames, C] for tasks that label frames, else [C]. */
+export interface ClipLogits { readonly frames: number; readonly logits: Float32Array }
+
 /** CTC's labels of a transcript: class i is i + 1; characters that are no class are left out. */
 export const ctcLabels = (transcript: string, classes: readonly string[]): number[] => [...transcript].map((c) => classes.indexOf(c) + 1).filter((label) => label > 0);
 
@@ -107,6 +110,12 @@ function logAdd(a: number, b: number): number {
   if (a === -Infinity) return b;
   if (b === -Infinity) return a;
   return Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
+}
+
+/** Transcript from the logits of CTC (class i + 1 is `classes[i]`): the best path, or with a `beam` the best labels; one space between words. */
+export function decodeTranscript({ frames, logits }: ClipLogits, classes: readonly string[], beam?: BeamOptions): string {
+  const C = classes.length + 1, labels = beam ? prefixBeamCTC(logSoftmaxRows(logits, C), frames, C, beam) : greedyCTC(logits, frames, C);
+  return labels.map((label) => classes[label - 1]!).join('').replace(/ +/g, ' ').trim();
 }
 
 /** Log-softmax of each of the rows of `classes` numbers, in f64 inside. */

@@ -80,6 +80,8 @@ export interface ExtractOptions {
   readonly cache?: string | undefined;
   /** Audio in a batch. Default 30. */
   readonly batchSeconds?: number | undefined;
+  /** A recording's samples, 16 kHz mono; by default its file is decoded. Where one set of recordings is probed again and again, they can be kept. */
+  readonly load?: ((item: Utterance) => Promise<Float32Array>) | undefined;
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -133,11 +135,11 @@ async function readCached(paths: readonly (string | undefined)[], states: readon
   return { frames, states: read };
 }
 
-async function compute(requests: readonly FeatureRequest[], items: readonly Utterance[], { pool, batchSeconds = 30, onProgress }: ExtractOptions): Promise<Features[]> {
+async function compute(requests: readonly FeatureRequest[], items: readonly Utterance[], { pool, batchSeconds = 30, onProgress, load }: ExtractOptions): Promise<Features[]> {
   const frames = new Int32Array(items.length), kept = requests.map(({ states }) => states.map(() => new Array<FeatureMatrix['data']>(items.length)));
   // Similar lengths meet in a group where the manifest knows them, so that programs of few shapes are needed.
   const order = items.map((_, i) => i).sort((a, b) => (items[a]!.samples ?? 0) - (items[b]!.samples ?? 0) || a - b);
-  const decoders = new DecoderPool();
+  const decoders = new DecoderPool(), read = load ?? (({ path, offset, duration }: Utterance) => loadAudio(path, { offsetSeconds: offset, durationSeconds: duration }, decoders));
   let clips: { index: number; wave: Float32Array }[] = [], seconds = 0, done = 0;
   const flush = async (): Promise<void> => {
     for (const batch of batchesBySeconds(clips.map(({ wave }) => wave.length / SAMPLE_RATE), batchSeconds)) {
@@ -156,7 +158,7 @@ async function compute(requests: readonly FeatureRequest[], items: readonly Utte
   };
   try {
     for (const index of order) {
-      const { path, offset, duration } = items[index]!, wave = await loadAudio(path, { offsetSeconds: offset, durationSeconds: duration }, decoders);
+      const wave = await read(items[index]!);
       clips.push({ index, wave });
       seconds += wave.length / SAMPLE_RATE;
       if (seconds >= 10 * batchSeconds) await flush();

@@ -15,13 +15,13 @@ import { JsonlLog } from '../train/logs.ts';
 import { learningRate } from '../train/schedule.ts';
 import { standardOf } from './batches.ts';
 import { frameLabels } from './data.ts';
-import { bestClasses, ctcLabels } from './decode.ts';
+import { bestClasses, ctcLabels, decodeTranscript } from './decode.ts';
 import { extractFeatures, networkFeatures } from './features.ts';
 import { FineTuner, type Example, type FineTuneSettings } from './finetuner.ts';
-import { headParameters, headStates, type HeadSpec } from './head.ts';
+import { headParameters, headStates, normsOf, type HeadSpec } from './head.ts';
 import { saveTaskModel, TASK_MODEL_FILE, type TaskModel } from './model.ts';
 import { transcriptModel } from './ngram.ts';
-import { decodeTranscript, type TaskNetwork } from './predict.ts';
+import type { TaskNetwork } from './predict.ts';
 import { majorityRate } from './probe.ts';
 import { CHOSEN_BY, scoreTask, type Outcome } from './score.ts';
 import type { ProbeResult, ProbeRow, Split, TaskData, TaskItem } from './task.ts';
@@ -237,11 +237,11 @@ async function initialHead(gpu: Gpu, { config, spec, encoder }: FineTuneOptions,
   const extractor = await networkFeatures(gpu, config, encoder);
   try {
     const [features] = await extractFeatures([{ extractor, states: headStates(spec) }], sample, { pool: spec.pool });
-    headStates(spec).forEach((state, i) => {
-      const matrix = features!.states.get(state)!, { mean, scale } = standardOf(matrix, Int32Array.from({ length: matrix.data.length / matrix.width }, (_, row) => row));
-      head.set(`head.norms.${i}.scale`, { shape: [scale.length], data: Float32Array.from(scale) });
-      head.set(`head.norms.${i}.shift`, { shape: [scale.length], data: Float32Array.from(scale, (s, d) => -mean[d]! * s) });
+    const standards = headStates(spec).map((state) => {
+      const matrix = features!.states.get(state)!;
+      return standardOf(matrix, Int32Array.from({ length: matrix.data.length / matrix.width }, (_, row) => row));
     });
+    for (const [name, norm] of normsOf(standards)) head.set(name, norm);
   } finally {
     extractor.destroy();
   }

@@ -8,6 +8,8 @@ import { maskedMean } from '../ops/masked_mean.ts';
 import { mix } from '../ops/mix.ts';
 import { softmax } from '../ops/softmax.ts';
 import { statisticsPool } from '../ops/statistics_pool.ts';
+import type { HostTensor } from '../plan/parameters.ts';
+import type { Standard } from './batches.ts';
 import type { ProbeRow, TaskData, TaskName } from './task.ts';
 
 /** What a head is; together with its parameters all that running it needs. */
@@ -69,6 +71,12 @@ export function classifierParameters(spec: HeadSpec): MGFParameter[] {
   }
   return list;
 }
+
+/** What standardises pooled features, as the parameters `head.norms.I` of `headParameters`: x scale + shift. */
+export const normsOf = (standards: readonly Standard[]): [string, HostTensor][] => standards.flatMap(({ mean, scale }, i): [string, HostTensor][] => [
+  [`head.norms.${i}.scale`, { shape: [scale.length], data: Float32Array.from(scale) }],
+  [`head.norms.${i}.shift`, { shape: [scale.length], data: Float32Array.from(scale, (s, d) => -mean[d]! * s) }],
+]);
 
 const vector = (name: string, n: number, constant: number): MGFParameter => ({ name, parts: [{ name, shape: [n] }], init: [{ constant }], decay: false });
 

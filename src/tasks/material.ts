@@ -1,10 +1,11 @@
 /** Each task's recordings as what a head is trained on, chosen by and asked to predict. */
+import { editDistance } from '../edit-distance.ts';
 import { RowBatches, SequenceBatches, standardOf, type Inputs } from './batches.ts';
 import { frameLabels } from './data.ts';
-import { bestClasses, greedyCTC, logSoftmaxRows, prefixBeamCTC } from './decode.ts';
+import { bestClasses, ctcLabels, decodeTranscript } from './decode.ts';
 import type { Features } from './features.ts';
 import { headStates, type HeadSpec } from './head.ts';
-import { accuracy, editDistance, unweightedAverageRecall } from './metrics.ts';
+import { accuracy, unweightedAverageRecall } from './metrics.ts';
 import type { Outcome } from './score.ts';
 import type { Split, TaskData, TaskItem } from './task.ts';
 import type { DevScore, HeadTrainer, HeadTraining } from './train-head.ts';
@@ -137,10 +138,9 @@ class SequenceMaterial implements Material {
     this.#beam = options.beam;
     this.#places = placesOf(data, features, spec.pool);
     this.inputs = inputsOf(spec, features, inSplit(this.#places, 'train'));
-    const id = new Map(data.classes.map((character, i) => [character, i + 1]));
     for (const split of ['train', 'dev', 'test'] as const) {
       // A character that training lacks has no class: the score counts it as an error.
-      const sequences = inSplit(this.#places, split).map(({ item, first, frames }) => ({ first, frames, target: [...item.transcript].flatMap((c) => id.get(c) ?? []) }));
+      const sequences = inSplit(this.#places, split).map(({ item, first, frames }) => ({ first, frames, target: ctcLabels(item.transcript, data.classes) }));
       this.#splits.set(split, new SequenceBatches(this.inputs, sequences, SEQUENCES_A_STEP));
     }
     const train = this.#splits.get('train')!;
@@ -169,8 +169,7 @@ class SequenceMaterial implements Material {
       loss += mean * indices.length / places.length;
       indices.forEach((index, b) => {
         const { frames } = places[index]!, own = logits.subarray(b * T * classes, (b * T + frames) * classes);
-        const ids = beam === undefined ? greedyCTC(own, frames, classes) : prefixBeamCTC(logSoftmaxRows(own, classes), frames, classes, { beam });
-        found[index] = ids.map((id) => this.#data.classes[id - 1]!).join('').replace(/ +/g, ' ').trim();
+        found[index] = decodeTranscript({ frames, logits: own }, this.#data.classes, beam === undefined ? undefined : { beam });
       });
     }
     return { predictions: places.map(({ item }, i) => ({ item, transcript: found[i]! })), loss };

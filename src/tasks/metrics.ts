@@ -3,23 +3,12 @@ import { randomStream } from '../audio/random.ts';
 import { MGFError } from '../errors.ts';
 import type { Estimate } from './task.ts';
 
-/** Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein). */
-export function editDistance<T>(a: readonly T[], b: readonly T[]): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) row.push(Math.min(row[j - 1]! + 1, previous[j]! + 1, previous[j - 1]! + Number(a[i - 1] !== b[j - 1])));
-    previous = row;
-  }
-  return previous[b.length]!;
-}
-
 /**
  * `score` of all units once, with its 95 % percentile interval over `resamplings` (default 2000) draws of as many units with replacement.
  * Units must be independent of each other: utterances, or speakers, not the frames of one utterance. Draws without a score (NaN) are left out.
  * @throws MGFError 'data' without units.
  */
-export function bootstrap(units: number, score: (indices: Int32Array | readonly number[]) => number, { seed, resamplings = 2000 }: { seed: number; resamplings?: number }): Estimate {
+export function bootstrap(units: number, score: (indices: Int32Array) => number, { seed, resamplings = 2000 }: { seed: number; resamplings?: number }): Estimate {
   if (units < 1) throw new MGFError('data', 'There is nothing to score: the split has no recordings.');
   const indices = Int32Array.from({ length: units }, (_, i) => i), value = score(indices), random = randomStream(seed), scores: number[] = [];
   for (let r = 0; r < resamplings; r++) {

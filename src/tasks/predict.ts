@@ -15,7 +15,7 @@ import { compile } from '../plan/compile.ts';
 import { ParameterStore } from '../plan/parameters.ts';
 import type { HostArray, Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
-import { bestClasses, greedyCTC, logSoftmaxRows, prefixBeamCTC, type BeamOptions } from './decode.ts';
+import { bestClasses, logSoftmaxRows, type ClipLogits } from './decode.ts';
 import { headLogits, headParameters, type HeadSpec } from './head.ts';
 import type { TaskModel } from './model.ts';
 import type { Phone } from './task.ts';
@@ -73,9 +73,6 @@ export function taskInputs(config: MGFConfig, clips: readonly Float32Array[], sa
   const mask = Float32Array.from({ length: clips.length * T }, (_, i) => Number(i % T < frames[Math.floor(i / T)]!));
   return { wave: padded(clips, samples), frame_mask: mask, mel_frames: melFrames(clips) };
 }
-
-/** What the head says of one clip: [frames, C] for tasks that label frames, else [C]. */
-export interface ClipLogits { readonly frames: number; readonly logits: Float32Array }
 
 /** A network with a head for inference. */
 export class TaskNetwork {
@@ -165,12 +162,6 @@ export function decodePhones({ frames, logits }: ClipLogits, samples: number): P
 
 /** Samples between frames, and from the start of a frame's window to the start of the hop around its centre. */
 const HOP = 320, EDGE = (RECEPTIVE_FIELD - HOP) / 2;
-
-/** Transcript from the logits of CTC (class 0 the blank, class i + 1 `classes[i]`): the best path, or with a `beam` the best labels. */
-export function decodeTranscript({ frames, logits }: ClipLogits, classes: readonly string[], beam?: BeamOptions): string {
-  const C = classes.length + 1, labels = beam ? prefixBeamCTC(logSoftmaxRows(logits, C), frames, C, beam) : greedyCTC(logits, frames, C);
-  return labels.map((label) => classes[label - 1]!).join('').trim();
-}
 
 /** Softmax of the logits of a clip, [C]. */
 export const classProbabilities = ({ logits }: ClipLogits): Float32Array => logSoftmaxRows(logits, logits.length).map(Math.exp);

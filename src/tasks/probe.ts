@@ -4,17 +4,19 @@
  */
 import { basename } from 'node:path';
 import { MGFError } from '../errors.ts';
-import type { Inputs } from './batches.ts';
-import { frameLabels } from './data.ts';
-import { extractFeatures, logMelFeatures, networkFeatures, randomFeatures, type FeatureExtractor, type Features } from './features.ts';
-import { headStates, logitClasses, type HeadSpec } from './head.ts';
+import { featureLayer } from '../mgf/encoder.ts';
+import { standardised, type Inputs } from './batches.ts';
+import { frameLabels, partsOf } from './data.ts';
+import { extractFeatures, logMelFeatures, networkFeatures, randomFeatures, type ExtractOptions, type FeatureExtractor, type Features } from './features.ts';
+import { headStates, logitClasses, normsOf, type HeadSpec } from './head.ts';
 import { materialOf, type Prediction } from './material.ts';
 import { scoreTask } from './score.ts';
+import { cosineMatrix, estimateEqualErrorRate } from './similarity.ts';
 import { HeadTrainer, trainHead } from './train-head.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
-import type { FeatureSource, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './task.ts';
+import type { Estimate, FeatureSource, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './task.ts';
 
 export interface ProbeSettings {
   readonly gpu: Gpu;
@@ -36,13 +38,15 @@ export interface ProbeSettings {
   readonly beam?: number | undefined;
   /** Folder of kept features; without one nothing is kept. */
   readonly cache?: string | undefined;
+  /** A recording's samples, as `ExtractOptions.load`. */
+  readonly load?: ExtractOptions['load'];
   /** What is being done, and how far. */
   readonly onProgress?: ((stage: string, done: number, total: number) => void) | undefined;
 }
 
 export interface ProbeOptions extends ProbeSettings {
   readonly features: FeatureSource;
-  /** Default `defaultLayer`. */
+  /** Default `featureLayer`. */
   readonly layer?: number | 'sum' | undefined;
 }
 
@@ -52,16 +56,13 @@ export interface TrainedHead { readonly spec: HeadSpec; readonly parameters: Rea
 export interface ProbeTaskOptions extends ProbeSettings {
   /** Name of the checkpoint in the result. */
   readonly checkpoint: string;
-  /** A row for the network and one for random weights each. Default: `defaultLayer`. */
+  /** A row for the network and one for random weights each. Default: `featureLayer`. */
   readonly layers?: readonly (number | 'sum')[] | undefined;
   /** Told of each row when it is there, with its head (of several folds the last one's). */
   readonly onRow?: ((row: ProbeRow, head: TrainedHead) => void) | undefined;
 }
 
 const LEARNING_RATES: readonly number[] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2];
-
-/** The middle hidden state. */
-export const defaultLayer = (_task: TaskName, { num_hidden_layers: layers }: Pick<MGFConfig, 'num_hidden_layers'>): number => Math.ceil(layers / 2);
 
 const labelsFrames = (task: TaskName): boolean => task === 'phoneme' || task === 'asr';
 
@@ -72,7 +73,7 @@ const labelsFrames = (task: TaskName): boolean => task === 'phoneme' || task ===
 export async function probe(options: ProbeOptions): Promise<ProbeRow> {
   const { gpu, config, features: source } = options, extractor = await extractorOf(options, source);
   try {
-    const layer = source === 'log-mel' ? null : options.layer ?? defaultLayer(folds(options)[0]!.task, config), spec = specOf(options, extractor, layer);
+    const layer = source === 'log-mel' ? null : options.layer ?? featureLayer(config), spec = specOf(options, extractor, layer);
     const [features] = await extractFeatures([{ extractor, states: headStates(spec) }], folds(options)[0]!.items, extraction(options, spec));
     return (await probeFeatures(gpu, source, spec, features!, options)).row;
   } finally {
@@ -82,7 +83,7 @@ export async function probe(options: ProbeOptions): Promise<ProbeRow> {
 
 /** The whole table: for each layer a row of the network and one of random weights, then log-mel. Throws as `probe`. */
 export async function probeTask(options: ProbeTaskOptions): Promise<ProbeResult> {
-  const { gpu, config, seed = 0 } = options, sets = folds(options), data = sets[0]!, layers = options.layers ?? [defaultLayer(data.task, config)];
+  const { gpu, config, seed = 0 } = options, sets = folds(options), data = sets[0]!, layers = options.layers ?? [featureLayer(config)];
   const extractors: FeatureExtractor[] = [];
   try {
     for (const source of ['mgf', 'random', 'log-mel'] as const) extractors.push(await extractorOf(options, source));
@@ -130,25 +131,42 @@ function specOf(options: ProbeSettings, extractor: FeatureExtractor, layer: Head
   return { task: data.task, classes: logitClasses(data), layer, layers: extractor.layers, dim: extractor.dim, head: options.head ?? 'linear', pool };
 }
 
-const extraction = ({ cache, onProgress }: ProbeSettings, { pool }: HeadSpec): Parameters<typeof extractFeatures>[2] => ({ cache, pool, onProgress: (done, total) => onProgress?.('features', done, total) });
+const extraction = ({ cache, load, onProgress }: ProbeSettings, { pool }: HeadSpec): ExtractOptions => ({ cache, load, pool, onProgress: (done, total) => onProgress?.('features', done, total) });
 
 /** Trains and scores on features that are there; several folds one after the other, their predictions scored as one test split. */
 export async function probeFeatures(gpu: Gpu, source: FeatureSource, spec: HeadSpec, features: Features, options: ProbeSettings): Promise<{ row: ProbeRow; head: TrainedHead }> {
   const sets = folds(options), predictions: Prediction[] = [], rates: number[] = [], { seed = 0, learningRates = LEARNING_RATES, beam } = options;
-  let head: TrainedHead | undefined;
+  let head: TrainedHead | undefined, inputs: Inputs | undefined;
   for (const data of sets) {
     const trainer = new HeadTrainer(gpu, spec);
     try {
       const material = materialOf(data, spec, features, { seed, learningRates, beam, onProgress: (done, total) => options.onProgress?.('training', done, total) });
       rates.push((await trainHead(trainer, material.training)).learningRate);
       predictions.push(...await material.predict(trainer, 'test'));
-      head = { spec, parameters: new Map([...normsOf(material.inputs), ...await trainer.save()]) };
+      inputs = material.inputs;
+      head = { spec, parameters: new Map([...normsOf(inputs.standards), ...await trainer.save()]) };
     } finally {
       trainer.destroy();
     }
   }
   const learningRate = rates.sort((a, b) => a - b)[Math.floor(rates.length / 2)]!, scores = scoreTask(sets[0]!, predictions.map((p) => p.item), predictions.map((p) => p.outcome), seed);
-  return { row: { features: source, layer: spec.layer, head: spec.head, pool: spec.pool, learningRate, ...scores }, head: head! };
+  const row = { features: source, layer: spec.layer, head: spec.head, pool: spec.pool, learningRate, ...scores };
+  return { row: sets[0]!.task === 'speaker' && spec.layer !== 'sum' ? withVerification(row, sets[0]!, inputs!, seed) : row, head: head! };
+}
+
+/**
+ * Speakers told apart without a classifier: the equal error rate of the cosine between standardised features, over all recordings of the task (no label of
+ * theirs was used), and of each part of it.
+ */
+function withVerification(row: ProbeRow, { items }: TaskData, { matrices: [matrix], standards: [standard] }: Inputs, seed: number): ProbeRow {
+  const { width } = matrix!, features = standardised(matrix!, standard!);
+  const rate = (chosen: readonly number[]): { equal_error_rate: Estimate } => {
+    const x = new Float32Array(chosen.length * width);
+    chosen.forEach((i, k) => x.set(features.subarray(i * width, (i + 1) * width), k * width));
+    return { equal_error_rate: estimateEqualErrorRate(cosineMatrix(x, chosen.length, width), chosen.map((i) => items[i]!.speaker), seed) };
+  };
+  const all = items.map((_, i) => i), parts = Object.entries(row.parts).map(([part, metrics]) => [part, { ...metrics, ...rate(all.filter((i) => partsOf(items[i]!).includes(part))) }]);
+  return { ...row, metrics: { ...row.metrics, ...rate(all) }, parts: Object.fromEntries(parts) };
 }
 
 /** Share of the commonest class of training among the test split, by recordings or (phoneme) frames; undefined for asr. `framesOf`: encoder frames of an item. */
@@ -163,12 +181,4 @@ export function majorityRate({ task, items }: TaskData, framesOf: (item: TaskIte
   };
   const commonest = [...count('train')].sort(([a, n], [b, m]) => m - n || a - b)[0]![0], test = count('test');
   return (test.get(commonest) ?? 0) / [...test.values()].reduce((a, b) => a + b, 0);
-}
-
-/** Standardisation as the parameters of `headParameters`: x scale + shift. */
-function normsOf({ standards }: Inputs): [string, HostTensor][] {
-  return standards.flatMap(({ mean, scale }, i): [string, HostTensor][] => [
-    [`head.norms.${i}.scale`, { shape: [scale.length], data: Float32Array.from(scale) }],
-    [`head.norms.${i}.shift`, { shape: [scale.length], data: Float32Array.from(scale, (s, d) => -mean[d]! * s) }],
-  ]);
 }

@@ -1,7 +1,8 @@
 /** A task's metrics from what was made of each recording. */
+import { editDistance } from '../edit-distance.ts';
 import { MGFError } from '../errors.ts';
 import { frameLabels, partsOf, SILENCE } from './data.ts';
-import { accuracy, bootstrap, confusionMatrix, corpusErrorRate, editDistance, unweightedAverageRecall } from './metrics.ts';
+import { accuracy, bootstrap, confusionMatrix, corpusErrorRate, unweightedAverageRecall } from './metrics.ts';
 import type { Metric, ProbeRow, TaskData, TaskItem, TaskName } from './task.ts';
 
 /** What was made of a recording: a class (speaker, emotion), the class of each frame (phoneme), or words (asr). */

@@ -42,7 +42,8 @@ export interface Estimate {
   readonly interval: readonly [number, number];
 }
 
-export type Metric = 'accuracy' | 'phone_error_rate' | 'unweighted_average_recall' | 'cer' | 'wer';
+/** `equal_error_rate`: of pairs of recordings of one speaker and of two, told apart by the features' cosine. */
+export type Metric = 'accuracy' | 'phone_error_rate' | 'unweighted_average_recall' | 'cer' | 'wer' | 'equal_error_rate';
 
 /** Whose features a row of a table is about; both baselines stand in every table. */
 export type FeatureSource = 'mgf' | 'random' | 'log-mel';
@@ -56,7 +57,7 @@ export interface ProbeRow {
   readonly pool: 'none' | 'mean' | 'mean+std';
   /** Chosen on the development split. */
   readonly learningRate: number;
-  /** Of the whole test split. */
+  /** Of the whole test split; the equal error rate of all recordings. */
   readonly metrics: Readonly<Partial<Record<Metric, Estimate>>>;
   /** The same for each part of it (`TaskItem.part`). */
   readonly parts: Readonly<Record<string, Readonly<Partial<Record<Metric, Estimate>>>>>;

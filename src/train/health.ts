@@ -28,7 +28,7 @@ export interface Alarm {
 /** What a training step shows. Losses are unweighted; a scale that is off or not started may be absent. */
 export interface StepHealth {
   step: number;
-  losses: Partial<Record<Scale, number>>;
+  losses: Readonly<Record<string, number | undefined>>;
   /** Phoneme accuracy in [0, 1]. */
   accuracy?: number;
   /** Global norm before clipping. */
@@ -118,7 +118,7 @@ export class HealthMonitor {
 
   #nonFinite({ step, losses, gradNorm, accuracy, effectiveRank: ranks }: StepHealth): void {
     const named: [string, number | undefined][] = [
-      ...SCALES.map((s): [string, number | undefined] => [`the ${s} loss`, losses[s]]), ['the gradient norm', gradNorm], ['the phoneme accuracy', accuracy],
+      ...Object.entries(losses).map(([name, x]): [string, number | undefined] => [`the ${name} loss`, x]), ['the gradient norm', gradNorm], ['the phoneme accuracy', accuracy],
       ['the effective rank of z', ranks?.z], ['the effective rank of the context', ranks?.context],
     ];
     const bad = named.filter(([, x]) => x !== undefined && !Number.isFinite(x)).map(([name, x]) => `${name} is ${x}`);
@@ -129,7 +129,7 @@ export class HealthMonitor {
 
   #collapse({ step, losses, gradNorm }: StepHealth): void {
     const { config, warmupSteps } = this.#options, chance = Math.log(config.num_negatives + 1);
-    const stuck = config.objectives.phoneme === 'info_nce' && step >= warmupSteps && losses.phoneme !== undefined && Math.abs(losses.phoneme - chance) < COLLAPSE.distance;
+    const stuck = config.objectives.phoneme === 'info_nce' && step >= warmupSteps && losses['phoneme'] !== undefined && Math.abs(losses['phoneme'] - chance) < COLLAPSE.distance;
     // The other scales have gradients of their own, so that the norm vanishes only where the phoneme scale is alone.
     const alone = SCALES.every((s) => s === 'phoneme' || config.loss_weights[s] === 0);
     const vanishing = !alone || gradNorm === undefined || gradNorm < COLLAPSE.gradNorm;
@@ -162,10 +162,10 @@ export class HealthMonitor {
     const { config, utterancesPerBatch } = this.#options;
     if (config.loss_weights.sentence === 0 || config.objectives.sentence !== 'nt_xent' || utterancesPerBatch < 2) return;
     const chance = Math.log(2 * utterancesPerBatch - 1);
-    const low = step < SHORTCUT.steps && losses.sentence !== undefined && losses.sentence < SHORTCUT.part * chance;
+    const low = step < SHORTCUT.steps && losses['sentence'] !== undefined && losses['sentence'] < SHORTCUT.part * chance;
     this.#shortcut = low ? this.#shortcut + 1 : 0;
     if (this.#shortcut < STREAK) return;
-    this.#raise('channel-shortcut', step, `The sentence loss is already ${losses.sentence!.toFixed(4)} at step ${step} (chance is ${chance.toFixed(2)}): `
+    this.#raise('channel-shortcut', step, `The sentence loss is already ${losses['sentence']!.toFixed(4)} at step ${step} (chance is ${chance.toFixed(2)}): `
       + 'it probably tells recordings apart by their channel, not their speech. Use larger batches of more similar recordings, or a lower loss_weights.sentence.');
   }
 }

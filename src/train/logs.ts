@@ -4,7 +4,6 @@ import { dirname, join } from 'node:path';
 import { clearLine, cursorTo } from 'node:readline';
 import type { Writable } from 'node:stream';
 import { MGFError } from '../errors.ts';
-import type { Scale } from '../mgf/config.ts';
 import { SCALES } from '../mgf/config.ts';
 
 function diskError(error: unknown, path: string): MGFError {
@@ -168,7 +167,8 @@ export interface ProgressState {
   steps: number | null;
   /** The part of the run that is over, in [0, 1]. */
   progress: number;
-  losses: Partial<Record<Scale, number>>;
+  /** By scale, and by the name of a loss that was brought. */
+  losses: Readonly<Record<string, number>>;
   accuracy?: number;
   /** Seconds of audio learned from per second of wall-clock time. */
   audioPerSecond?: number;
@@ -183,15 +183,16 @@ export function formatDuration(seconds: number): string {
 }
 
 /**
- * One line of at most `width` columns: step, the four losses (off: `-`), phoneme accuracy, audio seconds per second, time left.
+ * One line of at most `width` columns: step, the four losses (off: `-`) and those that were brought, phoneme accuracy, audio seconds per second, time left.
  * On a narrow terminal the losses' names shrink to one letter (s f p u), then parts are left out from the end of this order: step, losses, time, accuracy, rate.
  */
 export function formatProgress(state: ProgressState, width = 120): string {
   const { step, steps, progress, losses, accuracy, audioPerSecond, secondsLeft } = state;
   const value = (x: number | undefined) => (x === undefined ? '-' : x.toFixed(3));
   const count = steps === null ? `step ${step} (${Math.floor(100 * progress)} %)` : `step ${step}/${steps}`;
-  const named = SCALES.map((s) => `${s} ${value(losses[s])}`).join('  ');
-  const short = SCALES.map((s) => `${s === 'sentence' ? 'u' : s[0]} ${value(losses[s])}`).join(' ');
+  const extra = Object.keys(losses).filter((name) => !(SCALES as readonly string[]).includes(name));
+  const named = [...SCALES, ...extra].map((s) => `${s} ${value(losses[s])}`).join('  ');
+  const short = [...SCALES.map((s) => `${s === 'sentence' ? 'u' : s[0]} ${value(losses[s])}`), ...extra.map((s) => `${s} ${value(losses[s])}`)].join(' ');
   const acc = accuracy === undefined ? '' : `acc ${(100 * accuracy).toFixed(1)} %`;
   const rate = audioPerSecond === undefined ? '' : `${audioPerSecond.toFixed(1)} audio s/s`;
   const left = secondsLeft === undefined || !Number.isFinite(secondsLeft) ? '' : `${formatDuration(secondsLeft)} left`;
@@ -250,6 +251,37 @@ export class ProgressReporter {
   }
 
   #erase(): void {
+    if (!this.#live) return;
+    cursorTo(this.#stream, 0);
+    clearLine(this.#stream, 0);
+    this.#live = false;
+  }
+}
+
+/** How far each stage of a job is: a line that is written over on a terminal, elsewhere a line every ten seconds. */
+export class StageReporter {
+  readonly #stream: Writable & { isTTY?: boolean };
+  #shown = performance.now();
+  #live = false;
+
+  constructor(stream: Writable & { isTTY?: boolean }) {
+    this.#stream = stream;
+  }
+
+  update(stage: string, done: number, total: number): void {
+    const text = `${stage}: ${Math.floor((100 * done) / total)} %`;
+    if (this.#stream.isTTY) {
+      this.clear();
+      this.#stream.write(text);
+      this.#live = true;
+    } else if (performance.now() - this.#shown > 10_000) {
+      this.#shown = performance.now();
+      this.#stream.write(`${text}\n`);
+    }
+  }
+
+  /** Takes the line off the screen. */
+  clear(): void {
     if (!this.#live) return;
     cursorTo(this.#stream, 0);
     clearLine(this.#stream, 0);

@@ -11,7 +11,7 @@ import { CheckpointStore, decodeState, encodeState, loadCheckpoint, writeFileAto
 import { effectiveRank, HealthMonitor } from './health.ts';
 import { JsonlLog, TensorBoardWriter } from './logs.ts';
 import { LossScaler } from './loss-scale.ts';
-import { startedScales, Meters } from './meters.ts';
+import { Meters, startedLosses } from './meters.ts';
 import { learningRate, progressRate, runProgress } from './schedule.ts';
 import type { SkippedClip } from '../audio/clips.ts';
 import type { Loader, LoaderOptions } from '../audio/loader.ts';
@@ -19,7 +19,9 @@ import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { Batch } from '../audio/source.ts';
 import type { Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig, Scale, TrainConfig } from '../mgf/config.ts';
-import type { MomentState, StepMetrics } from '../mgf/pretrainer.ts';
+import type { TrainingLoss } from '../mgf/extra-losses.ts';
+import type { PretrainerOptions, StepMetrics } from '../mgf/pretrainer.ts';
+import type { HostTensor } from '../plan/parameters.ts';
 import type { TrainingState } from './checkpoint.ts';
 import type { Alarm, HealthOptions, SkippedStep } from './health.ts';
 import type { LogRecord, ProgressState } from './logs.ts';
@@ -76,6 +78,10 @@ export interface PretrainOptions {
   out: string;
   /** What the run is called, such as its preset; a checkpoint remembers it. */
   name?: string;
+  /** Weights to begin with, by checkpoint name; what is missing is random. Step, schedule and moments start anew. */
+  init?: ReadonlyMap<string, HostTensor> | undefined;
+  /** Losses that the configuration's `extra_losses` names. */
+  losses?: readonly TrainingLoss[] | undefined;
   /** Where to go on. `run` must describe the same network and the same order of the data. */
   resume?: ResumePoint;
   hooks?: PretrainHooks;
@@ -86,7 +92,7 @@ export interface PretrainOptions {
   /** The bundled audio worker, where it is not beside this module's bundle. */
   workerUrl?: URL;
   /** Replaces the model, for instance by a fake one. */
-  createModel?: (gpu: Gpu, run: RunConfig, options: { state?: MomentState }) => Promise<TrainableModel>;
+  createModel?: (gpu: Gpu, run: RunConfig, options: PretrainerOptions) => Promise<TrainableModel>;
   /** Replaces the loader. */
   openLoader?: (options: LoaderOptions) => Promise<Loader>;
 }
@@ -199,7 +205,7 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
     const data = summarise(options.items, options.skipped ?? [], loader);
     await writeRunFiles(out, run, data);
     const state = resume && { parameters: resume.state.parameters, expAvg: resume.state.expAvg, expAvgSq: resume.state.expAvgSq };
-    model = await createModel(gpu, run, state ? { state } : {}).catch((error: unknown) => { throw explainSize(error, run); });
+    model = await createModel(gpu, run, { losses: options.losses, ...(state ? { state } : { init: options.init }) }).catch((error: unknown) => { throw explainSize(error, run); });
     startup.compile = (performance.now() - called) / 1000 - startup.scan;
     return await new Sitting(options, loader, model, data, { called, startup }, precision).run();
   } finally {
@@ -241,6 +247,9 @@ interface Issued {
   lossScale: number;
   metrics: Promise<StepMetrics>;
 }
+
+/** A scale's loss, or that of one that was brought. */
+const valueOf = (values: Pick<StepMetrics, Scale> & { extra?: Readonly<Record<string, number>> }, name: string): number => values.extra?.[name] ?? values[name as Scale];
 
 /** One run from its start or its resume to its end or its interruption. */
 class Sitting {
@@ -377,11 +386,11 @@ class Sitting {
     }
     this.#settledAt.push(now);
     if (this.#settledAt.length > RATE_STEPS + 1) this.#settledAt.shift();
-    const active = startedScales(mgf, before), losses = Object.fromEntries(active.map((s) => [s, metrics[s]]));
+    const active = startedLosses(mgf, before), losses = Object.fromEntries(active.map((name) => [name, valueOf(metrics, name)]));
     const phoneme = active.includes('phoneme') && hasAccuracy(mgf) ? { accuracy: metrics.accuracy } : {};
     if (metrics.skipped) this.#skip({ step, total: metrics.total, gradNorm: metrics.gradNorm, lossScale: nextScale });
     else {
-      this.#meters.add(metrics, startedScales(mgf, Infinity).length === active.length);
+      this.#meters.add(metrics, startedLosses(mgf, Infinity).length === active.length);
       const ranks = step % RANK_EVERY === 0 ? await this.#ranks(batch) : undefined;
       if (ranks) this.#write({ step, rank_z: ranks.z, rank_context: ranks.context });
       for (const alarm of this.#health.observe({ step, losses, ...phoneme, gradNorm: metrics.gradNorm, learningRate: rate, ...(ranks && { effectiveRank: ranks }) })) {
@@ -403,12 +412,12 @@ class Sitting {
     return steps < 1 ? undefined : (1000 * steps * audioPerStep) / (times.at(-1)! - times[0]!);
   }
 
-  #logStep(step: number, { learningRate, lossScale }: Issued, active: readonly Scale[]): void {
+  #logStep(step: number, { learningRate, lossScale }: Issued, active: readonly string[]): void {
     const means = this.#meters.flush();
     if (!means) return;
     const { run: { mgf, train } } = this.#options, perSecond = this.#rate(this.model.rows * train.crop_seconds * train.accumulation);
     const values: Record<string, number> = { total: means.total };
-    for (const scale of active) values[scale] = means[scale];
+    for (const name of active) values[name] = valueOf(means, name);
     if (active.includes('phoneme') && hasAccuracy(mgf)) values['accuracy'] = means.accuracy;
     this.#write({
       step, ...values, grad_norm: means.gradNorm, learning_rate: learningRate,
@@ -420,7 +429,7 @@ class Sitting {
   #write(record: LogRecord): void {
     this.#log.append(record);
     const { step, ...values } = record;
-    this.#board.scalars(step, Object.fromEntries(Object.entries(values).map(([key, value]) => [LOSSES.has(key) ? `loss/${key}` : key, Number(value)])));
+    this.#board.scalars(step, Object.fromEntries(Object.entries(values).map(([key, value]) => [LOSSES.has(key) || Object.hasOwn(this.#options.run.mgf.extra_losses, key) ? `loss/${key}` : key, Number(value)])));
   }
 
   #skip(skipped: SkippedStep): void {

@@ -13,9 +13,13 @@ export interface StepValues {
   accuracy: number;
   /** Global norm before clipping. */
   gradNorm: number;
+  /** Losses that were brought, by name. */
+  extra?: Readonly<Record<string, number>>;
 }
 
-const KEYS = ['total', ...SCALES, 'accuracy', 'gradNorm'] as const satisfies readonly (keyof StepValues)[];
+const KEYS = ['total', ...SCALES, 'accuracy', 'gradNorm'] as const satisfies readonly Exclude<keyof StepValues, 'extra'>[];
+/** Before the name of a loss that was brought. */
+const EXTRA = 'extra.';
 
 /** The part of `Meters` that a checkpoint carries; JSON keeps its numbers exactly. */
 export interface MeterState {
@@ -28,7 +32,12 @@ export interface MeterState {
 /** Steps over which the running mean forgets. */
 const MEMORY = 50;
 
-/** The scales that count at an update (0-based): weight above 0 and started. */
+/** The losses that count at an update (0-based): scales and those that were brought, of a weight above 0 and started. */
+export function startedLosses(c: Pick<MGFConfig, 'loss_weights' | 'loss_start_steps' | 'extra_losses'>, update: number): string[] {
+  return [...startedScales(c, update), ...Object.entries(c.extra_losses).filter(([, { weight, start_step }]) => weight > 0 && update >= start_step).map(([name]) => name)];
+}
+
+/** The scales among them. */
 export function startedScales({ loss_weights, loss_start_steps }: Pick<MGFConfig, 'loss_weights' | 'loss_start_steps'>, update: number): Scale[] {
   return SCALES.filter((s) => loss_weights[s] > 0 && update >= loss_start_steps[s]);
 }
@@ -44,11 +53,12 @@ export class Meters {
 
   /** `judge`: whether this step's total loss may be compared with later ones (every scale has started). */
   add(values: StepValues, judge: boolean): void {
-    for (const key of KEYS) {
+    const all = [...KEYS.map((key): [string, number] => [key, values[key]]), ...Object.entries(values.extra ?? {}).map(([name, value]): [string, number] => [EXTRA + name, value])];
+    for (const [key, value] of all) {
       // A scale that is off is NaN.
-      if (!Number.isFinite(values[key])) continue;
+      if (!Number.isFinite(value)) continue;
       const [sum, count] = this.#sums[key] ?? [0, 0];
-      this.#sums[key] = [sum + values[key], count + 1];
+      this.#sums[key] = [sum + value, count + 1];
     }
     if (!judge) return;
     this.#running += (values.total - this.#running) / MEMORY;
@@ -63,9 +73,11 @@ export class Meters {
   /** Means since the last call (NaN for what no step had); undefined if no step was added. */
   flush(): StepValues | undefined {
     if (Object.keys(this.#sums).length === 0) return undefined;
-    const means = Object.fromEntries(KEYS.map((key) => { const [sum, count] = this.#sums[key] ?? [0, 0]; return [key, sum / count]; })) as unknown as StepValues;
+    const mean = (key: string): number => { const [sum, count] = this.#sums[key] ?? [0, 0]; return sum / count; };
+    const means = Object.fromEntries(KEYS.map((key) => [key, mean(key)])) as unknown as StepValues;
+    const extra = Object.fromEntries(Object.keys(this.#sums).filter((key) => key.startsWith(EXTRA)).map((key) => [key.slice(EXTRA.length), mean(key)]));
     this.#sums = {};
-    return means;
+    return { ...means, extra };
   }
 
   state(): MeterState {

@@ -13,6 +13,7 @@ const METRICS: Readonly<Record<Metric, MetricKind>> = {
   phone_error_rate: { name: 'phone error rate', short: 'phone error rate', lowerIsBetter: true },
   cer: { name: 'character error rate', short: 'character errors', lowerIsBetter: true },
   wer: { name: 'word error rate', short: 'word errors', lowerIsBetter: true },
+  equal_error_rate: { name: 'equal error rate', short: 'equal error rate', lowerIsBetter: true },
 };
 
 /** The metric that a task is judged by first. */

@@ -16,12 +16,12 @@ const MEASURES: { [S in keyof Objectives]: Record<Objectives[S], [unit: string, 
 export function trainingSection({ curve, chance, health, objectives }: ReportData): Section | null {
   const steps = curve.map((point) => point.step), marks = health.alarms.map((a) => a.step);
   const plot = (
-    key: Exclude<keyof CurvePoint, 'step'>, title: string, unit: string, caption: string, extra: { chance?: number; log?: boolean; zero?: boolean; exact?: boolean; percent?: boolean } = {},
+    key: Exclude<keyof CurvePoint, 'step' | 'extra'> | ((point: CurvePoint) => number | undefined), title: string, unit: string, caption: string, extra: { chance?: number; log?: boolean; zero?: boolean; exact?: boolean; percent?: boolean } = {},
   ): string => {
     const factor = extra.percent ? 100 : 1, sign = extra.percent ? ' %' : '';
     const reference = extra.chance !== undefined && Number.isFinite(extra.chance) ? { value: factor * extra.chance, name: `chance ${figures(factor * extra.chance)}${sign}` } : undefined;
     const svg = linePlot({
-      label: `${title} over training steps`, unit, steps, curves: [{ values: curve.map((point) => factor * (point[key] ?? NaN)) }], reference, marks,
+      label: `${title} over training steps`, unit, steps, curves: [{ values: curve.map((point) => factor * ((typeof key === 'function' ? key(point) : point[key]) ?? NaN)) }], reference, marks,
       ...(extra.log && { log: true }), ...(extra.zero && { zero: true }), ...(extra.exact && { exact: true }),
     });
     return svg === null ? '' : figure(title, svg, caption);
@@ -32,6 +32,7 @@ export function trainingSection({ curve, chance, health, objectives }: ReportDat
     plot('phoneme', 'Phoneme loss', ...MEASURES.phoneme[objectives.phoneme], { chance: chance.phoneme }),
     plot('sentence', 'Sentence loss', ...MEASURES.sentence[objectives.sentence], { chance: chance.sentence }),
     plot('accuracy', 'Phoneme accuracy', 'masked frames found (%)', 'Share of masked frames found among others.', { chance: chance.accuracy, zero: true, percent: true }),
+    ...Object.keys(curve.at(-1)?.extra ?? {}).map((name) => plot((point) => point.extra?.[name], `Loss ${escape(name)}`, 'its own', 'Of a loss that was brought to this run.')),
     plot('total', 'Total loss', 'weighted sum', 'Of the losses above.'),
     plot('gradNorm', 'Gradient norm', 'L2 norm, logarithmic', 'Of all parameters, before clipping.', { log: true }),
     plot('lr', 'Learning rate', 'rate a step', 'As scheduled.', { zero: true, exact: true }),

@@ -1,0 +1,142 @@
+/** `mgf kernel dev FILE`: a loop of save, check, time. */
+import { existsSync, watch, type FSWatcher } from 'node:fs';
+import { basename, dirname, extname, resolve } from 'node:path';
+import { Argument, Command, Option } from 'commander';
+import { measureCeilings, ofCeiling, type Ceilings } from '../bench/ceilings.ts';
+import { NO_SETTINGS, timeKernelFile } from '../bench/kernel-file.ts';
+import { gradcheck } from '../custom/gradcheck.ts';
+import { timeSubject, type KernelTime } from '../custom/timing.ts';
+import { MGFError } from '../errors.ts';
+import { adapterOption, formatTable, percent, print, withGpu } from './common.ts';
+import { formatGradcheck, subjectsIn } from './gradcheck.ts';
+import { resolveIncludes } from './includes.ts';
+import { loadUserModule } from './user-module.ts';
+import type { GradcheckSubject } from '../custom/gradcheck.ts';
+import type { AdapterPreference, Gpu } from '../gpu/device.ts';
+
+interface Options {
+  once?: boolean;
+  adapter?: AdapterPreference;
+}
+
+export function kernelCommand(): Command {
+  return new Command('kernel').summary('write a kernel or a loss: compile, check and time it at every save')
+    .description('Watches a module with ops and losses, or a .wgsl file. At every save: what the compiler says, with file, line and caret; whether values and gradients are right; how long each kernel takes, '
+      + 'which part of this adapter\'s ceiling that is, and how it differs from the last save.')
+    .addArgument(new Argument('<what>', 'dev').choices(['dev']))
+    .argument('<file>', 'TypeScript or JavaScript module, or a .wgsl file with "// bench:" lines (mgf bench --help)')
+    .addOption(new Option('--once', 'look once, without watching'))
+    .addOption(adapterOption())
+    .addHelpText('after', '\nExamples:\n  mgf kernel dev my-loss.ts\n  mgf kernel dev my-kernel.wgsl --once')
+    .action((_what: string, file: string, options: Options) => runDev(file, options));
+}
+
+/** Milliseconds after a save in which further ones belong to it: editors write more than once. */
+const SETTLE = 50;
+
+async function runDev(file: string, { once, adapter }: Options): Promise<void> {
+  if (!existsSync(file)) throw new MGFError('usage', `There is no file ${file}.`);
+  await withGpu(adapter, async (gpu) => {
+    const session = new Session(gpu, file, await measureCeilings(gpu));
+    print(session.heading);
+    const right = await session.look();
+    if (once) {
+      if (!right) process.exitCode = 1;
+      return;
+    }
+    print('Watching; Ctrl-C ends.');
+    await session.watch();
+  });
+}
+
+class Session {
+  readonly #gpu: Gpu;
+  readonly #file: string;
+  readonly #ceilings: Ceilings;
+  #before = new Map<string, number>();
+  #files: readonly string[];
+
+  constructor(gpu: Gpu, file: string, ceilings: Ceilings) {
+    this.#gpu = gpu;
+    this.#file = file;
+    this.#ceilings = ceilings;
+    this.#files = [resolve(file)];
+  }
+
+  get heading(): string {
+    const { gflops, gbps } = this.#ceilings;
+    return `${this.#gpu.profile.name}: ${gflops.toPrecision(3)} GFLOP/s of multiply-adds, ${gbps.toPrecision(3)} GB/s copied`;
+  }
+
+  /** One look at the file as it is now; whether everything in it is right. What is wrong with it is printed, never thrown. */
+  async look(): Promise<boolean> {
+    const started = performance.now();
+    try {
+      const right = extname(this.#file) === '.wgsl' ? await this.#kernel() : await this.#module();
+      print(`${new Date().toTimeString().slice(0, 8)}  ${right ? 'right' : 'WRONG'}, ${((performance.now() - started) / 1000).toFixed(1)} s after the save\n`);
+      return right;
+    } catch (error) {
+      if (!(error instanceof MGFError)) throw error;
+      print(`${error.message}\n`);
+      return false;
+    }
+  }
+
+  async #kernel(): Promise<boolean> {
+    const name = basename(this.#file), { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, await resolveIncludes(this.#file), NO_SETTINGS, { seconds: 0.5 });
+    this.#table([{ kernel: name, ms: timing.median, flops: flops ?? 0, bytes }]);
+    if (notFinite.length > 0) print(`  not finite after a run: ${notFinite.join(', ')}`);
+    return notFinite.length === 0;
+  }
+
+  async #module(): Promise<boolean> {
+    const { exports, files } = await loadUserModule(this.#file);
+    this.#files = files;
+    let right = true;
+    for (const subject of subjectsIn(this.#file, exports)) {
+      const result = await gradcheck(this.#gpu, subject, { families: [this.#gpu.profile.family] });
+      print(formatGradcheck(result));
+      right &&= result.passed;
+      if (!result.passed || !isTimed(subject)) continue;
+      if (this.#gpu.device.features.has('timestamp-query')) this.#table(await timeSubject(this.#gpu, subject));
+      else print('No times: this adapter has no timestamps.');
+    }
+    return right;
+  }
+
+  #table(times: readonly KernelTime[]): void {
+    const rows = times.map(({ kernel, ms, flops, bytes }) => {
+      const before = this.#before.get(kernel);
+      this.#before.set(kernel, ms);
+      return [
+        kernel, ms.toPrecision(3), flops > 0 ? (flops / ms / 1e6).toPrecision(3) : '-', (bytes / ms / 1e6).toPrecision(3), percent(ofCeiling(this.#ceilings, flops, bytes, ms)),
+        before === undefined ? '' : `${ms < before ? '-' : '+'}${Math.abs((100 * (ms - before)) / before).toFixed(0)} %`,
+      ];
+    });
+    print(formatTable(['kernel', 'ms', 'GFLOP/s', 'GB/s', 'of the ceiling', 'time, from the last save'], rows));
+  }
+
+  /** Looks again whenever one of the files is saved, until the process is told to end. */
+  async watch(): Promise<void> {
+    const end = new AbortController();
+    let wake = (): void => undefined;
+    const stop = (): void => { end.abort(); wake(); };
+    process.once('SIGINT', stop).once('SIGTERM', stop);
+    while (!end.signal.aborted) {
+      const watchers = watchFiles(this.#files, () => wake());
+      await new Promise<void>((done) => { wake = done; });
+      await new Promise((done) => { setTimeout(done, SETTLE); });
+      for (const watcher of watchers) watcher.close();
+      if (!end.signal.aborted) await this.look();
+    }
+  }
+}
+
+const isTimed = (subject: GradcheckSubject): subject is GradcheckSubject & Required<Pick<GradcheckSubject, 'timed'>> => subject.timed !== undefined;
+
+/** By folder: many editors put a new file in the place of the old one. */
+function watchFiles(files: readonly string[], changed: () => void): FSWatcher[] {
+  return [...new Set(files.map((file) => dirname(file)))].map((folder) => watch(folder, (_, name) => {
+    if (name !== null && files.includes(resolve(folder, name))) changed();
+  }));
+}

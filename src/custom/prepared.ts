@@ -1,0 +1,97 @@
+/** A graph of somebody's ops on the device, for contents that may change: what checks and timings run. */
+import { randomStream } from '../audio/random.ts';
+import { MGFError } from '../errors.ts';
+import { BufferUsage } from '../gpu/flags.ts';
+import { elements, formatShape, Graph, type Shape, type Value } from '../graph/graph.ts';
+import { vectorJacobianProduct } from '../ops/grad.ts';
+import { compile } from '../plan/compile.ts';
+import type { Gpu } from '../gpu/device.ts';
+import type { Program } from '../plan/program.ts';
+import type { Region } from '../plan/storage.ts';
+
+export type Floats = Float32Array<ArrayBuffer>;
+
+/** A tensor of a case. Without `data`: f32 of unit variance; i32 from 0 to `below` - 1. */
+export interface CaseInput {
+  readonly shape: Shape;
+  readonly dtype?: 'f32' | 'i32';
+  readonly below?: number;
+  readonly data?: ArrayLike<number>;
+  /** Whether a gradient is asked for. Default: of every f32. */
+  readonly gradient?: boolean;
+}
+
+/** Roughly normal numbers of unit variance. */
+export function noise(n: number, seed: number, stream: number): Float64Array {
+  const random = randomStream(seed, stream, 0, 0x67636b);
+  return Float64Array.from({ length: n }, () => 2 * (random.uniform() + random.uniform() + random.uniform() - 1.5));
+}
+
+export function contents({ shape, dtype = 'f32', below = 1, data }: CaseInput, seed: number, stream: number): Floats | Int32Array<ArrayBuffer> {
+  const n = elements(shape);
+  if (data && data.length !== n) throw new MGFError('shape', `gradcheck: ${data.length} numbers for shape ${formatShape(shape)}.`);
+  if (dtype === 'i32') {
+    const random = randomStream(seed, stream, 0, 0x67636c);
+    return Int32Array.from({ length: n }, (_, i) => data?.[i] ?? random.below(below));
+  }
+  return Float32Array.from(data ?? noise(n, seed, stream));
+}
+
+type Contents = Readonly<Record<string, Floats | Int32Array<ArrayBuffer>>>;
+interface Run { readonly y: Floats; readonly gradients: Readonly<Record<string, Floats>> }
+
+/** A subject's graph on the device, for contents that may change. */
+export class Prepared {
+  readonly shape: Shape;
+  readonly #gpu: Gpu;
+  readonly program: Program;
+  readonly #wanted: readonly string[];
+  readonly #buffers: ReadonlyMap<string, GPUBuffer>;
+
+  private constructor(gpu: Gpu, shape: Shape, program: Program, wanted: readonly string[], buffers: ReadonlyMap<string, GPUBuffer>) {
+    this.#gpu = gpu;
+    this.shape = shape;
+    this.program = program;
+    this.#wanted = wanted;
+    this.#buffers = buffers;
+  }
+
+  static async create(gpu: Gpu, subject: { readonly name: string; build(inputs: Readonly<Record<string, Value>>): Value }, inputs: Readonly<Record<string, CaseInput>>, wanted: readonly string[], up: (shape: Shape) => Floats): Promise<Prepared> {
+    const graph = new Graph(), place = new Map<Value, Region>(), buffers = new Map<string, GPUBuffer>();
+    const values = Object.fromEntries(Object.entries(inputs).map(([name, { shape, dtype = 'f32' }]): [string, Value] => {
+      const buffer = gpu.device.createBuffer({ size: Math.max(16, 16 * Math.ceil(elements(shape) / 4)), usage: BufferUsage.STORAGE | BufferUsage.COPY_DST | BufferUsage.COPY_SRC });
+      const value = graph.state(name, shape, { dtype, requiresGrad: wanted.includes(name) });
+      buffers.set(name, buffer);
+      place.set(value, { buffer, offset: 0, size: buffer.size });
+      return [name, value];
+    }));
+    try {
+      const y = subject.build(values), keep: Record<string, Value> = { y };
+      if (wanted.length > 0) vectorJacobianProduct(new Map([[y, graph.constant('upstream', y.shape, up(y.shape))]]), wanted.map((name) => values[name]!)).forEach((g, i) => { keep[`d ${wanted[i]}`] = g; });
+      const program = await compile(gpu, graph, { keep, place, label: subject.name });
+      return new Prepared(gpu, y.shape, program, wanted, buffers);
+    } catch (error) {
+      for (const buffer of buffers.values()) buffer.destroy();
+      throw error;
+    }
+  }
+
+  write(data: Contents): void {
+    for (const [name, x] of Object.entries(data)) this.#gpu.device.queue.writeBuffer(this.#buffers.get(name)!, 0, x);
+  }
+
+  /** Everything that the program computes holds NaN before, so that an element nobody writes shows, and what is left of an earlier step. */
+  async run(data: Contents): Promise<Run> {
+    this.write(data);
+    this.program.poison();
+    await this.program.step();
+    const gradients: Record<string, Floats> = {};
+    for (const name of this.#wanted) gradients[name] = await this.program.read(`d ${name}`) as Floats;
+    return { y: await this.program.read('y') as Floats, gradients };
+  }
+
+  destroy(): void {
+    this.program.destroy();
+    for (const buffer of this.#buffers.values()) buffer.destroy();
+  }
+}
