@@ -86,7 +86,10 @@ export { learningRate, progressRate } from './train/schedule.ts';
 export { compile } from './plan/compile.ts';
 export type { CompileOptions } from './plan/compile.ts';
 export { Program } from './plan/program.ts';
-export type { HostArray, PlannedDispatch } from './plan/program.ts';
+export type { HostArray, PlannedDispatch, Profiled } from './plan/program.ts';
+// A program as a timeline for trace viewers, and its graph for Graphviz.
+export { chromeTrace, graphDot } from './plan/inspect.ts';
+export type { TraceEvent } from './plan/inspect.ts';
 export { ParameterStore } from './plan/parameters.ts';
 export type { HostTensor, ParameterSpec, StoreBuffer } from './plan/parameters.ts';
 export type { Region } from './plan/storage.ts';

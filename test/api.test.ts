@@ -28,7 +28,7 @@ const NAMES = {
     'reshape', 'scale', 'scaleByScalar', 'selfAttention', 'sigmoid', 'softmax', 'statisticsPool', 'tanh', 'transpose', 'weightNorm', 'zeroRows',
   ],
   optimisation: ['LossScaler', 'accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
-  programs: ['ParameterStore', 'Program', 'approvals', 'compile', 'rejections', 'rememberApprovals', 'startTuning', 'tuningOf'],
+  programs: ['ParameterStore', 'Program', 'approvals', 'chromeTrace', 'compile', 'graphDot', 'rejections', 'rememberApprovals', 'startTuning', 'tuningOf'],
   mgf: [
     'Encoder', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
     'mgfParameters', 'parseConfig', 'parseRunConfig', 'parseTrainConfig', 'presetConfig', 'presetRunConfig', 'presetTrainConfig', 'pretrainingGraph', 'splitCrops',

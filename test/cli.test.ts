@@ -51,7 +51,7 @@ function recordings(name: string, clips = 5): string {
 test('every command has help with examples', async () => {
   const main = await mgf(['--help']);
   assert.is(main.status, 0);
-  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'gradcheck', 'kernel', 'info', 'conformance', 'bench'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
+  const helps = await Promise.all(['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'gradcheck', 'kernel', 'inspect', 'info', 'conformance', 'bench'].map(async (name) => ({ name, ...await mgf([name, '--help']) })));
   for (const { name, status, out } of helps) {
     assert.is(status, 0);
     assert.match(main.out, new RegExp(`^  ${name} `, 'm'));

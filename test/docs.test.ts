@@ -43,7 +43,7 @@ const help = (command: string): Promise<string> => {
   return found;
 };
 const optionsIn = (source: string) => new Set(source.match(/(?<![\w-])--[a-z][a-z-]*/g) ?? []);
-const COMMANDS = ['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'gradcheck', 'kernel', 'info', 'conformance', 'bench'];
+const COMMANDS = ['quickstart', 'pretrain', 'embed', 'export', 'probe', 'finetune', 'predict', 'report', 'ablate', 'gradcheck', 'kernel', 'inspect', 'info', 'conformance', 'bench'];
 
 // ------------------------------------------------------------------------------------------------------- TypeScript blocks
 

@@ -116,7 +116,7 @@ test('a finished run is reported with a map of the voices that it learned from a
   assert.match(told.out, /Report of 2 steps, 0 probes, \d\.\d\d MB: run.report\.html/);
   assert.equal(sections('run/report.html'), ['training', 'health', 'voices', 'recordings', 'run', 'next']);
   const document = page('run/report.html');
-  assert.equal([...document.querySelectorAll('#voices td:first-child')].map((td) => td.textContent), ['MGF, hidden state 1', 'log-mel', 'random weights, hidden state 1']);
+  assert.equal([...document.querySelectorAll('#voices td:first-child')].map((td) => td.textContent), ['MGF, hidden state 2', 'log-mel', 'random weights, hidden state 2']);
   assert.match(document.querySelector('#voices p')!.textContent ?? '', '8 clips of 2 voices');
   const sounds = [...document.querySelectorAll('audio')].map((a) => Buffer.from(a.getAttribute('src')!.split(',')[1]!, 'base64'));
   assert.is(sounds.length, 4);

@@ -105,7 +105,7 @@ export async function openStep(gpu: Gpu, run: RunConfig): Promise<OpenStep> {
     },
     async check() {
       program.poison();
-      const first = await metrics(0, 0, 0), values = Object.entries(first).filter(([name]) => name !== 'skipped');
+      const { skipped: _, extra, ...first } = await metrics(0, 0, 0), values = Object.entries({ ...first, ...extra });
       const inactive = SCALES.filter((s) => run.mgf.loss_weights[s] === 0) as string[];
       const bad = values.find(([name, value]) => !Number.isFinite(value) && !inactive.includes(name));
       if (bad) return `${bad[0]} is ${String(bad[1])}`;

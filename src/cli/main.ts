@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: `mgf pretrain | embed | export | probe | finetune | predict | report | ablate | gradcheck | kernel | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+/** The command line: `mgf pretrain | embed | export | probe | finetune | predict | report | ablate | gradcheck | kernel | inspect | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
 import { Command, CommanderError } from 'commander';
 import { MGFError } from '../errors.ts';
 import { adapterOption, jsonOption, print, programVersion, withGpu } from './common.ts';
@@ -11,6 +11,7 @@ import { exportCommand } from './export.ts';
 import { finetuneCommand } from './finetune.ts';
 import { gradcheckCommand } from './gradcheck.ts';
 import { collectInfo, formatInfo } from './info.ts';
+import { inspectCommand } from './inspect.ts';
 import { kernelCommand } from './kernel.ts';
 import { predictCommand } from './predict.ts';
 import { pretrainCommand } from './pretrain.ts';
@@ -39,7 +40,7 @@ function program(): Command {
     .usage('COMMAND [options]').helpCommand(false)
     .addHelpText('after', '\nStart with:\n  mgf quickstart               real speech, a small model, a report: under ten minutes\n'
       + '  mgf pretrain FOLDER --out runs/mine\n  mgf COMMAND --help           options and examples of a command');
-  for (const command of [quickstartCommand(), pretrainCommand(programVersion()), embedCommand(), exportCommand(), probeCommand(), finetuneCommand(), predictCommand(), reportCommand(), infoCommand(), conformanceCommand(), ablateCommand(programVersion()), gradcheckCommand(), kernelCommand(), benchCommand(programVersion())]) mgf.addCommand(command);
+  for (const command of [quickstartCommand(), pretrainCommand(programVersion()), embedCommand(), exportCommand(), probeCommand(), finetuneCommand(), predictCommand(), reportCommand(), infoCommand(), conformanceCommand(), ablateCommand(programVersion()), gradcheckCommand(), kernelCommand(), inspectCommand(), benchCommand(programVersion())]) mgf.addCommand(command);
   for (const command of [mgf, ...mgf.commands]) {
     command.exitOverride().configureOutput({
       outputError: (text, write) => write(text.replace(/^error: /, 'mgf: ')),

@@ -2,8 +2,7 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
-import { anchorCapacity, fixedNegatives, frameCount, spanMask } from '../audio/sampling.ts';
-import { randomStream } from '../audio/random.ts';
+import { syntheticBatch } from '../bench/step.ts';
 import { Encoder } from '../mgf/encoder.ts';
 import { presetRunConfig } from '../mgf/presets.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
@@ -14,7 +13,6 @@ import { runWithProgress, summary } from './pretrain.ts';
 import { fetchQuickstartSpeech } from './quickstart-data.ts';
 import { compareVoices, splitVoices, voiceTable } from './voices.ts';
 import type { Utterance } from '../audio/manifest.ts';
-import type { Batch } from '../audio/source.ts';
 import type { AdapterPreference, Gpu } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
 
@@ -131,7 +129,7 @@ async function choosePreset(gpu: Gpu, minutes: number): Promise<{ preset: string
 async function timeStep(gpu: Gpu, run: RunConfig): Promise<number> {
   const model = await Pretrainer.create(gpu, run);
   try {
-    const batch = noiseBatch(run);
+    const batch = syntheticBatch(run, SEED);
     let fastest = Infinity;
     // The first step also warms caches, and any may be disturbed.
     for (let step = 0; step < TIMED_STEPS; step++) {
@@ -143,17 +141,4 @@ async function timeStep(gpu: Gpu, run: RunConfig): Promise<number> {
   } finally {
     model.destroy();
   }
-}
-
-/** A batch of the run's sizes, of noise. */
-function noiseBatch({ mgf, train }: RunConfig): Batch {
-  const R = 2 * train.utterances_per_batch, L = Math.round(train.crop_seconds * mgf.sample_rate), T = frameCount(L), random = randomStream(train.seed);
-  const spans = { probability: mgf.mask_time_prob, length: mgf.mask_time_length, minMasks: mgf.mask_time_min_masks };
-  const rows = Array.from({ length: R }, () => spanMask(T, T, spans, random));
-  const { anchor, negatives, weight, count } = fixedNegatives(rows, mgf.num_negatives, anchorCapacity(R, T, spans), random);
-  const mask = new Int32Array(R * T);
-  rows.forEach((row, r) => mask.set(row, r * T));
-  return {
-    step: 0, wave: Float32Array.from({ length: R * L }, () => 2 * random.uniform() - 1), mask, anchor, negatives, anchorWeight: weight, maskedFrames: count, utterances: [],
-  };
 }

@@ -4,7 +4,7 @@ import type { Batch } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ancestors } from '../graph/autograd.ts';
-import { Graph, type Value } from '../graph/graph.ts';
+import { Graph, type Shape, type Value } from '../graph/graph.ts';
 import { scalar } from '../graph/op.ts';
 import { grad } from '../ops/grad.ts';
 import { accumulate } from '../optim/accumulate.ts';
@@ -14,7 +14,7 @@ import { compile } from '../plan/compile.ts';
 import { ParameterStore, type HostTensor, type StoreBuffer } from '../plan/parameters.ts';
 import type { HostArray, Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
-import type { RunConfig, Scale, TrainConfig } from './config.ts';
+import { nearestName, type RunConfig, type Scale, type TrainConfig } from './config.ts';
 import { chosenLosses, extraParameters, type TrainingLoss } from './extra-losses.ts';
 import { framesOf, wantsFlash } from './network.ts';
 import { activeScales, pretrainingGraph, weightScalar, type BatchShape, type PretrainingGraph } from './pretraining.ts';
@@ -188,6 +188,28 @@ export class Pretrainer {
     return { z, zWidth: z.length / rows, context, contextWidth: context.length / rows, rows };
   }
 
+  /**
+   * Values of a batch by the names that `program.toString()` shows, with dropout and masks as in training, nothing updated: `loss.phoneme/cosine`, or `d NAME` for the
+   * gradient of one. Several tensors of one name: the first. Compiles a program of its own. Throws MGFError 'usage' for a name that the graph has not, with the nearest.
+   */
+  async values(batch: Batch, names: readonly string[]): Promise<Map<string, { readonly shape: Shape; readonly data: HostArray }>> {
+    const place = new Map<Value, Region>(), shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
+    const { graph } = stepGraph(this.#gpu, this.#run, shape, this.#scales, this.#extra, this.#store, place), computed = graph.values.filter((v) => v.kind === 'result');
+    const keep = Object.fromEntries(names.map((name) => {
+      const found = computed.find((v) => v.name === name);
+      if (!found) throw new MGFError('usage', `The graph has no value "${name}"; the nearest is "${nearestName(name, computed.map((v) => v.name))}".`);
+      return [name, found];
+    }));
+    const program = await compile(this.#gpu, graph, { place, keep, label: 'values', precision: this.#run.train.precision });
+    try {
+      const weights = Object.fromEntries([...this.#scales.map((s) => [weightScalar(s), this.#run.mgf.loss_weights[s]]), ...this.#extra.map(({ name }) => [weightScalar(name), this.#run.mgf.extra_losses[name]!.weight])]) as Record<string, number>;
+      await program.step({ ...batchInputs(batch), ...this.#frameNegatives(0) }, { ...weights, ...this.#random(0), [LOSS_SCALE]: 1 });
+      return new Map(await Promise.all(names.map(async (name) => [name, { shape: keep[name]!.shape, data: await program.read(name) }] as const)));
+    } finally {
+      program.destroy();
+    }
+  }
+
   async #evaluate(batch: Batch): Promise<Program> {
     this.#evaluation ??= this.#compileEvaluation();
     const program = await this.#evaluation;
@@ -245,15 +267,19 @@ function optimise(train: TrainConfig, store: ParameterStore, graph: Graph, gradi
   });
 }
 
-/** Forward, backward and update in one program; with micro-batches the gradients are added up instead of the update. */
-async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], extra: readonly TrainingLoss[], store: ParameterStore, micro: boolean): Promise<Program> {
-  const place = new Map<Value, Region>();
+/** Forward and backward of a run's losses; gradients go to their place in the store. */
+function stepGraph(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], extra: readonly TrainingLoss[], store: ParameterStore, place: Map<Value, Region>): PretrainingGraph {
   let parameters = new Map<string, Value>();
-  const built: PretrainingGraph = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)), extra);
+  const built = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)), extra);
   // A parameter that the active losses do not reach (the mask vector without masks, layers above the highest attached one) has no gradient: its part of the buffer stays 0.
   const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
   grad(built.total, trained.map(([, value]) => value), scalar(LOSS_SCALE)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
-  const gradients = flat(store, built.graph, 'gradients', place);
+  return built;
+}
+
+/** Forward, backward and update in one program; with micro-batches the gradients are added up instead of the update. */
+async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], extra: readonly TrainingLoss[], store: ParameterStore, micro: boolean): Promise<Program> {
+  const place = new Map<Value, Region>(), built = stepGraph(gpu, run, shape, scales, extra, store, place), gradients = flat(store, built.graph, 'gradients', place);
   const outputs: Record<string, Value> = { ...built.losses, total: built.total, ...(built.accuracy && { accuracy: built.accuracy }) };
   if (micro) built.graph.scope('optimiser', () => accumulate(flat(store, built.graph, 'accumulated', place), gradients));
   else outputs['gradNorm'] = optimise(run.train, store, built.graph, gradients, place);
