@@ -4,7 +4,7 @@ import { defineElementwise, defineLoss } from '../src/custom/elementwise.ts';
 import { gradcheck } from '../src/custom/gradcheck.ts';
 import { defineRowLoss } from '../src/custom/rows.ts';
 import { elementwiseSubject, lossSubject, rowSubject } from '../src/custom/subjects.ts';
-import { elements, Graph } from '../src/graph/graph.ts';
+import { elements, Graph, type Shape } from '../src/graph/graph.ts';
 import { defineOp, kernel, scalar } from '../src/graph/op.ts';
 import { grad } from '../src/ops/grad.ts';
 import { compile } from '../src/plan/compile.ts';
@@ -73,7 +73,7 @@ test('the gradient check finds a number that is none at zero', async () => {
 });
 
 /** y = x^2, its gradient from a saved copy of x; `missing`: last elements that are not written. */
-const square = (missing: { forward?: number; saved?: number }): GradcheckSubject => {
+const square = (missing: { forward?: number; saved?: number }, ruled = (shape: Shape): Shape => shape): GradcheckSubject => {
   const text = kernel('square_saving', `
 struct P { n: u32, saved: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -93,7 +93,7 @@ struct P { n: u32 }
   if (id.x < p.n) { dx[id.x] = 2.0 * copy[id.x] * up[id.x]; }
 }`);
   const op = defineOp<Record<never, never>>({
-    name: 'square_saving', shape: ([x]) => [{ shape: x!.shape, dtype: 'f32' }, { shape: x!.shape, dtype: 'f32' }],
+    name: 'square_saving', shape: ([x]) => [{ shape: ruled(x!.shape), dtype: 'f32' }, { shape: x!.shape, dtype: 'f32' }],
     forward: (c) => { const n = elements(c.input(0).shape); return [{ kernel: text, grid: [Math.ceil(n / 64), 1, 1], bind: { x: c.input(0), y: c.outputs[0]!, copy: c.outputs[1]! }, params: { n: n - (missing.forward ?? 0), saved: n - (missing.saved ?? 0) } }]; },
     saves: { inputs: [], outputs: [1] },
     backward: (c) => { const n = elements(c.grad(0)!.shape); return [{ kernel: back, grid: [Math.ceil(n / 64), 1, 1], bind: { copy: c.output(1), up: c.upstream(0)!, dx: c.grad(0)! }, params: { n } }]; },
@@ -109,6 +109,11 @@ test('the gradient check finds elements that nobody writes: of the output, and o
   const stale = await gradcheck(gpu, square({ saved: 2 }));
   assert.equal(failed(stale, 'forward'), []);
   assert.match(failed(stale, 'd x')[0]!, /^element \[6, 9\] is NaN: it is not written, or computed from/);
+});
+
+test('the gradient check finds a shape rule that lies', async () => {
+  const forward = failed(await gradcheck(gpu, square({}, ([M, N]) => [M!, N! + 1])), 'forward');
+  assert.match(forward[0]!, 'the reference gives 77 numbers, the op 84: its shape rule says [7, 12]');
 });
 
 test('without a reference, gradients are checked against differences of the device', async () => {

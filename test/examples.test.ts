@@ -13,7 +13,7 @@ import { subjectOf } from '../src/custom/subjects.ts';
 import { Pretrainer } from '../src/mgf/pretrainer.ts';
 import { presetRunConfig } from '../src/mgf/presets.ts';
 import { openTestGpu } from './gpu.ts';
-import { failsWith, speechBatch } from './harness.ts';
+import { countCreations, failsWith, speechBatch } from './harness.ts';
 import type { TrainingLoss } from '../src/mgf/extra-losses.ts';
 
 const gpu = await openTestGpu();
@@ -42,11 +42,15 @@ for (const [file, { module, preset = 'nano-mel', attach = 1, scales = {} }] of O
     const run = presetRunConfig(preset, { train: { utterances_per_batch: 4, crop_seconds: 0.64 }, mgf: { loss_weights: scales, extra_losses: { [loss.name]: { weight: 1, attach, start_step: 0 } }, hidden_dropout: 0, attention_dropout: 0 } });
     const trainer = await Pretrainer.create(gpu, run, { losses: [loss] }), batch = speechBatch(run), seen: number[] = [];
     try {
+      let counter = { made: {} as Record<string, number>, stop(): void {} };
       for (let step = 0; step < 8; step++) {
+        if (step === 2) counter = countCreations(gpu.device);
         const { extra, gradNorm } = await trainer.step([batch], { step, learningRate: 5e-3 });
         assert.ok(Number.isFinite(gradNorm));
         seen.push(extra[loss.name]!);
       }
+      counter.stop();
+      assert.equal(counter.made, {}, 'a step creates nothing');
       assert.ok(seen.at(-1)! < 0.99 * seen[0]!, `${loss.name}: ${seen.map((v) => v.toFixed(3)).join(' ')}`);
       assert.ok(trainer.program.toString().includes(`loss.${loss.name}`), 'one pass, with a place in the plan');
       if (loss.parameters) assert.ok([...(await trainer.state()).parameters.keys()].some((name) => name.startsWith(`heads.${loss.name}.`)));

@@ -174,3 +174,15 @@ export function split(batch: Batch, size: number, { mgf, train }: RunConfig): Ba
     return { step: 0, wave: take(batch.wave, L), mask: take(batch.mask, T), anchor, negatives, anchorWeight, maskedFrames: kept.length, utterances: rows.slice(0, size).map(String) };
   });
 }
+
+const COUNTED = ['createBuffer', 'createBindGroup', 'createBindGroupLayout', 'createPipelineLayout', 'createShaderModule', 'createComputePipeline', 'createComputePipelineAsync', 'createTexture', 'createQuerySet'] as const;
+
+/** Counts what a device is asked to create from now on; `stop` puts its methods back. */
+export function countCreations(device: GPUDevice): { made: Record<string, number>; stop(): void } {
+  const made: Record<string, number> = {}, methods = device as unknown as Record<string, unknown>;
+  for (const name of COUNTED) {
+    const original = (device[name] as (...args: unknown[]) => unknown).bind(device);
+    methods[name] = (...args: unknown[]) => { made[name] = (made[name] ?? 0) + 1; return original(...args); };
+  }
+  return { made, stop() { for (const name of COUNTED) delete methods[name]; } };
+}

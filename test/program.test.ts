@@ -13,7 +13,7 @@ import { compile } from '../src/plan/compile.ts';
 import type { Program } from '../src/plan/program.ts';
 import type { Region } from '../src/plan/storage.ts';
 import { openTestGpu, testAdapter } from './gpu.ts';
-import { distance, failsWith, filled, noise, speechBatch, type Floats } from './harness.ts';
+import { distance, failsWith, filled, noise, speechBatch, type Floats, countCreations } from './harness.ts';
 
 const gpu = await openTestGpu();
 const run = presetRunConfig('nano', { train: { utterances_per_batch: 2, crop_seconds: 0.5, seed: 11 } });
@@ -112,18 +112,6 @@ test('two programs on one buffer see each other in the order of the calls', asyn
   b.destroy();
   shared.buffer.destroy();
 });
-
-const COUNTED = ['createBuffer', 'createBindGroup', 'createBindGroupLayout', 'createPipelineLayout', 'createShaderModule', 'createComputePipeline', 'createComputePipelineAsync', 'createTexture', 'createQuerySet'] as const;
-
-/** Counts what a device is asked to create from now on; `stop` puts its methods back. */
-function countCreations(device: GPUDevice): { made: Record<string, number>; stop(): void } {
-  const made: Record<string, number> = {}, methods = device as unknown as Record<string, unknown>;
-  for (const name of COUNTED) {
-    const original = (device[name] as (...args: unknown[]) => unknown).bind(device);
-    methods[name] = (...args: unknown[]) => { made[name] = (made[name] ?? 0) + 1; return original(...args); };
-  }
-  return { made, stop() { for (const name of COUNTED) delete methods[name]; } };
-}
 
 test('steps 3 to 50 of pre-training create no buffer, bind group, pipeline or shader module, with losses read two steps late', async () => {
   const model = await Pretrainer.create(gpu, run), batch = speechBatch(run), inFlight: Promise<{ total: number; skipped: boolean }>[] = [], totals: number[] = [];
