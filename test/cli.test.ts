@@ -192,6 +192,14 @@ export default {
   assert.match(complained.out, /squared: WRONG/);
   assert.match((await mgf(['gradcheck', at('broken.ts')])).err, /broken\.ts:1:18 .*\n.*export const x = ;\n +\^/);
 
+  const recorded = await mgf(['conformance', at('cases'), '--module', at('mine.ts'), '--record']);
+  assert.is(recorded.status, 0, recorded.err);
+  assert.ok(existsSync(at('cases/squared-odd-sizes.safetensors')), recorded.out);
+  const [same, other] = await Promise.all(['mine.ts', 'wrong.ts'].map((file) => mgf(['conformance', at('cases'), '--module', at(file), ...onDevice])));
+  assert.match(same!.out, /\n5 passed, 0 failed/);
+  assert.match(other!.out, /\n0 passed, 5 failed/);
+  assert.match((await mgf(['conformance', at('cases'), ...onDevice])).out, /no op "squared"/);
+
   const trained = await mgf(['pretrain', at('data'), ...small, '--steps', '2', '--loss', at('mine.ts'), '--attach', '1', '--weight', '0.5', '--out', at('own'), ...onDevice]);
   assert.is(trained.status, 0, trained.err);
   assert.match(trained.out, /Loss {8}frame_mse on hidden state 1, weight 0\.5/);

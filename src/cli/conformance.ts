@@ -1,28 +1,49 @@
 /** `mgf conformance DIR`: golden cases against this adapter. */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Command } from 'commander';
-import { runCase } from '../conformance/run.ts';
+import { caseBuilder, recordCases } from '../conformance/record.ts';
+import { builders, runCase } from '../conformance/run.ts';
 import { MGFError } from '../errors.ts';
+import { writeFileAtomically } from '../train/checkpoint.ts';
 import { adapterOption, formatTable, ioError, jsonOption, plural, print, withGpu } from './common.ts';
+import { subjectsIn } from './gradcheck.ts';
 import type { CaseResult } from '../conformance/run.ts';
+import type { GradcheckSubject } from '../custom/gradcheck.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
+
+interface Options {
+  module?: string;
+  record?: boolean;
+  adapter?: AdapterPreference;
+  json?: boolean;
+}
 
 export function conformanceCommand(): Command {
   return new Command('conformance').summary('check every op and the whole model against golden cases')
     .description('Runs the conformance cases (.safetensors with inputs, outputs and gradients computed in PyTorch) on this adapter: '
       + 'a line per case, then the largest relative error of each op. Exit status 1 if a case fails or there is none.')
-    .argument('<dir>', 'folder of cases, or one case').addOption(adapterOption()).addOption(jsonOption())
-    .addHelpText('after', '\nExamples:\n  mgf conformance cases/\n  mgf conformance cases/attention.safetensors --adapter swiftshader')
-    .action(async (dir: string, { adapter, json }: { adapter?: AdapterPreference; json?: boolean }) => {
-      const files = await caseFiles(dir);
+    .argument('<dir>', 'folder of cases, or one case')
+    .option('--module <file>', 'ops of your own that cases are of: a TypeScript or JavaScript module, as for mgf gradcheck')
+    .option('--record', 'with --module: write a case for each of its ops and smooth cases into the folder, from the float64 references, instead of running any')
+    .addOption(adapterOption()).addOption(jsonOption())
+    .addHelpText('after', `
+Examples:
+  mgf conformance cases/
+  mgf conformance cases/attention.safetensors --adapter swiftshader
+  mgf conformance mine/ --module my-loss.ts --record
+  mgf conformance mine/ --module my-loss.ts`)
+    .action(async (dir: string, { adapter, json, module, record }: Options) => {
+      const subjects = await subjectsOf(module, record);
+      if (record) return recordAll(subjects, dir);
+      const files = await caseFiles(dir), table = { ...builders, ...Object.fromEntries(subjects.map((s) => [s.name, caseBuilder(s)])) };
       await withGpu(adapter, async (gpu) => {
         const show = json ? () => undefined : print;
         show(`${gpu.profile.name} (${gpu.profile.runtime}), ${gpu.profile.family} kernels`);
         const results: CaseResult[] = [];
         for (const path of files) {
           const bytes = await readFile(path).catch((error: unknown) => { throw ioError(error, 'read', path); });
-          const result = await runCase(gpu, bytes, basename(path));
+          const result = await runCase(gpu, bytes, basename(path), table);
           results.push(result);
           show(formatCase(result));
         }
@@ -39,6 +60,24 @@ export function conformanceCommand(): Command {
         if (failed > 0) process.exitCode = 1;
       });
     });
+}
+
+/** Ops that a module brings. The bundler is only loaded for those who bring some. */
+async function subjectsOf(module: string | undefined, record: boolean | undefined): Promise<GradcheckSubject[]> {
+  if (module === undefined) {
+    if (record) throw new MGFError('usage', '--record writes cases of your own ops; name them with --module.');
+    return [];
+  }
+  const { loadUserModule } = await import('./user-module.ts');
+  return subjectsIn(module, (await loadUserModule(module)).exports);
+}
+
+async function recordAll(subjects: readonly GradcheckSubject[], dir: string): Promise<void> {
+  await mkdir(dir, { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', dir); });
+  for (const { file, parts } of subjects.flatMap((subject) => recordCases(subject))) {
+    await writeFileAtomically(join(dir, file), parts);
+    print(join(dir, file));
+  }
 }
 
 async function caseFiles(dir: string): Promise<string[]> {
