@@ -41,7 +41,7 @@ test('a profile is a timeline without gaps', () => {
   const g = new Graph(), y = gelu(g.input('x', [8])), dispatch = { node: y.node!, label: 'gelu', kernel: 'activation', grid: [1, 1, 1], bound: [{ name: 'y', value: y, slot: 0 }] } as unknown as PlannedDispatch;
   const events = chromeTrace([{ dispatch, ms: 2, copyMs: 1 }, { dispatch, ms: 3, copyMs: 0 }], 'here').filter((e): e is TraceEvent & { ts: number; dur: number } => e.ph === 'X');
   assert.equal(events.map(({ ts, dur, tid }) => [ts, dur, tid]), [[0, 1000, 2], [1000, 2000, 0], [3000, 3000, 0]]);
-  assert.is(events[1]!.args['bytes'], 32);
+  assert.is(events[1]!.args['y'], 'gelu [8] f32');
 });
 
 test('values by name are those of the step, gradients too, and nothing is updated', async () => {

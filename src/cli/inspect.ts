@@ -2,18 +2,18 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { dispatchCosts, profileProgram } from '../bench/profile.ts';
 import { syntheticBatch } from '../bench/step.ts';
-import { MGFError } from '../errors.ts';
 import { formatShape } from '../graph/graph.ts';
 import { applySettings } from '../mgf/config.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
 import { PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
-import { boundBytes, chromeTrace, dispatchFlops, graphDot } from '../plan/inspect.ts';
+import { chromeTrace, graphDot } from '../plan/inspect.ts';
 import { writeFileAtomically } from '../train/checkpoint.ts';
-import { adapterOption, collect, formatTable, ioError, jsonOption, percent, positiveInteger, precisionOption, print, say, withGpu } from './common.ts';
+import { adapterOption, collect, formatTable, ioError, jsonOption, percent, positiveInteger, precisionOption, print, withGpu } from './common.ts';
 import { attachOption, lossOption, weightOption, withLosses, type LossOptions } from './losses.ts';
 import type { Node } from '../graph/graph.ts';
-import type { AdapterPreference, Precision } from '../gpu/device.ts';
+import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { HostArray, Profiled, Program } from '../plan/program.ts';
 
 interface Options extends LossOptions {
@@ -56,30 +56,27 @@ async function runInspect({ preset, set = [], out, top, value: names = [], preci
     const model = await Pretrainer.create(gpu, run, { losses }), batch = syntheticBatch(run, 1);
     try {
       await model.step(Array(run.train.accumulation).fill(batch), { step: 0, learningRate: 0 });
-      const { program } = model, profile = await fastest(program), text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)];
+      const { program } = model, profile = await fastest(gpu, program), costs = dispatchCosts(program.dispatches), text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)];
       const ms = new Map<Node, number>();
       for (const { dispatch: { node }, ms: own_, copyMs } of profile) ms.set(node.of ?? node, (ms.get(node.of ?? node) ?? 0) + own_ + copyMs);
-      const dot = graphDot(program.dispatches.map(({ node }) => node.of ?? node).filter((node, i, all) => all.indexOf(node) === i), profile.length > 0 ? ms : undefined);
+      const dot = graphDot(program.dispatches.map(({ node }) => node.of ?? node).filter((node, i, all) => all.indexOf(node) === i), ms);
       // Graphviz is the slowest to load.
       const { instance } = await import('@viz-js/viz'), svg = (await instance()).renderString(dot, { format: 'svg' });
       for (const [file, content] of Object.entries({ 'plan.txt': `${program.toString()}\n`, 'graph.dot': `${dot}\n`, 'graph.svg': svg, 'trace.json': JSON.stringify({ traceEvents: chromeTrace(profile, `${preset} on ${gpu.profile.name}`) }) })) {
         await writeFileAtomically(join(out, file), text(content));
       }
       const total = profile.reduce((sum, d) => sum + d.ms + d.copyMs, 0), values = names.length > 0 ? await model.values(batch, names) : new Map<string, never>();
-      const rows = [...profile].sort((a, b) => b.ms + b.copyMs - a.ms - a.copyMs).map(({ dispatch, ms: own_, copyMs }) => ({
+      const rows = profile.map(({ dispatch, ms: own_, copyMs }, i) => ({
         op: dispatch.label, kernel: dispatch.kernel, variant: dispatch.constants, grid: dispatch.grid, shapes: dispatch.bound.map(({ name, value: v }) => `${name} ${formatShape(v.shape)}`),
-        bytes: boundBytes(dispatch), flops: dispatchFlops(dispatch, program.dispatches), ms: own_, copyMs,
-      }));
+        ...costs[i]!, ms: own_, copyMs,
+      })).sort((a, b) => b.ms + b.copyMs - a.ms - a.copyMs);
       const tensors = [...values].map(([name, { shape, data }]) => ({ name, shape, ...statistics(data) }));
       if (json) return print(JSON.stringify({ preset, adapter: gpu.profile.name, out, info: model.info, ms: total, dispatches: rows, values: tensors }, null, 2));
       const { dispatches, pipelines, activationBytes } = model.info;
-      print(`${preset} on ${gpu.profile.name}: ${dispatches} dispatches, ${pipelines} pipelines, ${(activationBytes / 1e6).toFixed(0)} MB${profile.length > 0 ? `, ${total.toFixed(1)} ms by the device's clock` : ''}`);
-      if (profile.length === 0) say('This adapter has no timestamps, so there are no times.');
-      else {
-        print(formatTable(['op', 'kernel', 'ms', 'of the step', 'GFLOP/s', 'GB/s'], rows.slice(0, top).map((r) => [
-          r.op, r.kernel, (r.ms + r.copyMs).toFixed(2), percent((r.ms + r.copyMs) / total), (r.flops / (r.ms + r.copyMs) / 1e6).toPrecision(3), (r.bytes / (r.ms + r.copyMs) / 1e6).toPrecision(3),
-        ])));
-      }
+      print(`${preset} on ${gpu.profile.name}: ${dispatches} dispatches, ${pipelines} pipelines, ${(activationBytes / 1e6).toFixed(0)} MB, ${total.toFixed(1)} ms by ${gpu.device.features.has('timestamp-query') ? 'the device\'s clock' : 'the wall clock'}`);
+      print(formatTable(['op', 'kernel', 'ms', 'of the step', 'GFLOP/s', 'GB/s'], rows.slice(0, top).map((r) => [
+        r.op, r.kernel, (r.ms + r.copyMs).toFixed(2), percent((r.ms + r.copyMs) / total), r.flops === null ? '-' : (r.flops / (r.ms + r.copyMs) / 1e6).toPrecision(3), (r.bytes / (r.ms + r.copyMs) / 1e6).toPrecision(3),
+      ])));
       for (const t of tensors) print(`${t.name} ${formatShape(t.shape)}: mean ${t.mean.toPrecision(4)}, deviation ${t.deviation.toPrecision(4)}, least ${t.least.toPrecision(4)}, most ${t.most.toPrecision(4)}${t.notFinite > 0 ? `, ${t.notFinite} not finite` : ''}; begins ${t.first.map((v) => v.toPrecision(4)).join(' ')}`);
       print(`${out}: plan.txt, graph.svg, graph.dot, trace.json (open it in ui.perfetto.dev)`);
     } finally {
@@ -88,16 +85,10 @@ async function runInspect({ preset, set = [], out, top, value: names = [], preci
   });
 }
 
-/** Of each dispatch its shortest time; empty where the adapter has no timestamps. */
-async function fastest(program: Program): Promise<Profiled[]> {
+/** Of each dispatch its shortest time. */
+async function fastest(gpu: Gpu, program: Program): Promise<Profiled[]> {
   let best: Profiled[] = [];
-  for (let i = 0; i < RUNS; i++) {
-    const found = await program.profile().catch((error: unknown) => {
-      if (error instanceof MGFError && error.code === 'limit') return [];
-      throw error;
-    });
-    best = found.map((d, k) => (best[k] && best[k].ms + best[k].copyMs < d.ms + d.copyMs ? best[k] : d));
-  }
+  for (let i = 0; i < RUNS; i++) best = (await profileProgram(gpu, program)).map((d, k) => (best[k] && best[k].ms + best[k].copyMs < d.ms + d.copyMs ? best[k] : d));
   return best;
 }
 

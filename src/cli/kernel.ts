@@ -4,8 +4,8 @@ import { basename, dirname, extname, resolve } from 'node:path';
 import { Argument, Command, Option } from 'commander';
 import { measureCeilings, ofCeiling, type Ceilings } from '../bench/ceilings.ts';
 import { NO_SETTINGS, timeKernelFile } from '../bench/kernel-file.ts';
+import { timeSubject, type KernelTime } from '../bench/own-op.ts';
 import { gradcheck } from '../custom/gradcheck.ts';
-import { timeSubject, type KernelTime } from '../custom/timing.ts';
 import { MGFError } from '../errors.ts';
 import { adapterOption, formatTable, percent, print, withGpu } from './common.ts';
 import { formatGradcheck, subjectsIn } from './gradcheck.ts';
@@ -84,7 +84,7 @@ class Session {
 
   async #kernel(): Promise<boolean> {
     const name = basename(this.#file), { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, await resolveIncludes(this.#file), NO_SETTINGS, { seconds: 0.5 });
-    this.#table([{ kernel: name, ms: timing.median, flops: flops ?? 0, bytes }]);
+    this.#table([{ kernel: name, ms: timing.median, flops, bytes }]);
     if (notFinite.length > 0) print(`  not finite after a run: ${notFinite.join(', ')}`);
     return notFinite.length === 0;
   }
@@ -97,9 +97,7 @@ class Session {
       const result = await gradcheck(this.#gpu, subject, { families: [this.#gpu.profile.family] });
       print(formatGradcheck(result));
       right &&= result.passed;
-      if (!result.passed || !isTimed(subject)) continue;
-      if (this.#gpu.device.features.has('timestamp-query')) this.#table(await timeSubject(this.#gpu, subject));
-      else print('No times: this adapter has no timestamps.');
+      if (result.passed && isTimed(subject)) this.#table(await timeSubject(this.#gpu, subject));
     }
     return right;
   }
@@ -109,7 +107,7 @@ class Session {
       const before = this.#before.get(kernel);
       this.#before.set(kernel, ms);
       return [
-        kernel, ms.toPrecision(3), flops > 0 ? (flops / ms / 1e6).toPrecision(3) : '-', (bytes / ms / 1e6).toPrecision(3), percent(ofCeiling(this.#ceilings, flops, bytes, ms)),
+        kernel, ms.toPrecision(3), flops === null ? '-' : (flops / ms / 1e6).toPrecision(3), (bytes / ms / 1e6).toPrecision(3), percent(ofCeiling(this.#ceilings, flops ?? 0, bytes, ms)),
         before === undefined ? '' : `${ms < before ? '-' : '+'}${Math.abs((100 * (ms - before)) / before).toFixed(0)} %`,
       ];
     });

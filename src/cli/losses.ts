@@ -25,7 +25,10 @@ export async function withLosses(chosen: RunConfig, { loss: files = [], attach =
   if (files.length === 0) return { run: chosen, losses: [] };
   // The bundler is only loaded for those who bring something.
   const { loadUserModule } = await import('./user-module.ts'), losses = await Promise.all(files.map(async (file) => lossOf(file, (await loadUserModule(file)).exports)));
-  if (resumed) return { run: chosen, losses };
+  if (resumed) {
+    if (attach.length > 0 || weight.length > 0) throw new MGFError('usage', 'A resumed run keeps where its losses are attached and what they count; leave --attach and --weight out.');
+    return { run: chosen, losses };
+  }
   const { mgf } = chosen, extra = Object.fromEntries(losses.map(({ name }, i) => {
     const at = attach[i], layer = at === undefined ? mgf.num_hidden_layers : at === 'z' ? 'z' : Number(at);
     return [name, { weight: weight[i] ?? 1, attach: layer, start_step: 0 }];

@@ -76,13 +76,9 @@ export class Prepared {
     }
   }
 
-  write(data: Contents): void {
-    for (const [name, x] of Object.entries(data)) this.#gpu.device.queue.writeBuffer(this.#buffers.get(name)!, 0, x);
-  }
-
   /** Everything that the program computes holds NaN before, so that an element nobody writes shows, and what is left of an earlier step. */
   async run(data: Contents): Promise<Run> {
-    this.write(data);
+    for (const [name, x] of Object.entries(data)) this.#gpu.device.queue.writeBuffer(this.#buffers.get(name)!, 0, x);
     this.program.poison();
     await this.program.step();
     const gradients: Record<string, Floats> = {};

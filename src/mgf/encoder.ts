@@ -33,8 +33,8 @@ export interface ClipFeatures {
 }
 
 /**
- * The hidden state that features are read from where nobody names one: three quarters up. There mgf-tiny is best or among the best for phones, speakers and
- * emotions (models/README.md), and so are the models of the wav2vec 2.0 family for phones: the last layers bend back to what the losses ask for.
+ * The hidden state that features are read from where nobody names one: three quarters up, where mgf-tiny is best or close to it for phones, speakers and most
+ * emotions (models/README.md).
  */
 export const featureLayer = ({ num_hidden_layers: layers }: Pick<MGFConfig, 'num_hidden_layers'>): number => Math.ceil(0.75 * layers);
 

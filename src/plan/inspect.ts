@@ -1,15 +1,6 @@
 /** A compiled program for people and their tools: a timeline for trace viewers, the graph for Graphviz. */
-import { elements, formatShape, type Node, type Value } from '../graph/graph.ts';
-import type { PlannedDispatch, Profiled } from './program.ts';
-
-/** Bytes of what a dispatch binds, each tensor once. */
-export const boundBytes = ({ bound }: Pick<PlannedDispatch, 'bound'>): number => [...new Set(bound.map(({ value }) => value))].reduce((sum, { shape }) => sum + 4 * elements(shape), 0);
-
-/** FLOPs that a dispatch's op states, forward or backward, shared among its dispatches. */
-export function dispatchFlops(d: PlannedDispatch, all: readonly PlannedDispatch[]): number {
-  const { op, inputs, outputs, attrs } = d.node.of ?? d.node, of = all.filter(({ node }) => node === d.node).length;
-  return op.cost(inputs, outputs.map((o) => o!), attrs).flops / of;
-}
+import { formatShape, type Node, type Value } from '../graph/graph.ts';
+import type { Profiled } from './program.ts';
 
 /** One event of the trace event format, which Perfetto and Chrome read. */
 export interface TraceEvent {
@@ -37,7 +28,7 @@ export function chromeTrace(profiled: readonly Profiled[], label: string): Trace
       at += 1000 * copyMs;
     }
     const tensors = Object.fromEntries(d.bound.map(({ name, value }) => [name, `${value.name} ${formatShape(value.shape)} ${value.dtype}`]));
-    events.push({ name: d.kernel, cat: d.node.op.name, ph: 'X', ts: at, dur: 1000 * ms, pid: 1, tid: d.node.phase === 'backward' ? 1 : 0, args: { label: d.label, grid: d.grid.join(' x '), bytes: boundBytes(d), ...tensors } });
+    events.push({ name: d.kernel, cat: d.node.op.name, ph: 'X', ts: at, dur: 1000 * ms, pid: 1, tid: d.node.phase === 'backward' ? 1 : 0, args: { label: d.label, grid: d.grid.join(' x '), ...tensors } });
     at += 1000 * ms;
   }
   return events;
