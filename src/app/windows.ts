@@ -31,16 +31,17 @@ export function windowSizes({ window = 20, context = 1 }: WindowOptions): { leng
 }
 
 /**
- * Cuts a 16 kHz signal of any length into overlapping windows as its samples come in; holds at most two windows of it, and what one call brings.
+ * Cuts a 16 kHz signal of any length into overlapping windows as its samples come in; holds about two windows of it, and what one call brings.
  * Where windows lie depends on the signal's length alone, so that a stream and a file give the same windows however the stream is chopped.
  * The last window is as long as the others (it overlaps more), because features of a very short one would be poor.
  */
 export class SignalWindows {
   readonly #length: number;
   readonly #context: number;
-  /** Samples from number `#from` on. */
+  /** Samples `#from` to `#end` of the signal, at the start of a buffer with room for more. */
   #held = new Float32Array(0);
   #from = 0;
+  #end = 0;
   /** First sample of the next window, and frames that windows so far have answered for. */
   #next = 0;
   #answered = 0;
@@ -50,30 +51,46 @@ export class SignalWindows {
     this.#context = sizes.context;
   }
 
-  /** Windows that these samples complete. */
+  /** Windows that these samples complete; take them all before the next call. */
   * push(samples: Float32Array): Generator<SignalWindow> {
-    const joined = new Float32Array(this.#held.length + samples.length);
-    joined.set(this.#held);
-    joined.set(samples, this.#held.length);
-    this.#held = joined;
+    this.#append(samples);
+    // The last window of all may begin anywhere after the start of the last one here.
+    let keep = this.#from;
     // One sample more than a window shows that it is not the last.
-    for (let end = this.#next + this.#length; this.#from + this.#held.length > end; end = this.#next + this.#length) {
+    for (let end = this.#next + this.#length; this.#end > end; end = this.#next + this.#length) {
       const start = this.#answered, until = (end - this.#context) / HOP;
-      yield { wave: this.#held.slice(this.#next - this.#from, end - this.#from), skip: start - this.#next / HOP, take: until - start, start };
+      yield { wave: this.#samples(this.#next, end), skip: start - this.#next / HOP, take: until - start, start };
       this.#answered = until;
-      // The last window may begin anywhere after the start of this one.
-      this.#held = this.#held.slice(this.#next - this.#from);
-      this.#from = this.#next;
+      keep = this.#next;
       this.#next = end - 2 * this.#context;
+    }
+    if (keep > this.#from) {
+      this.#held.copyWithin(0, keep - this.#from, this.#end - this.#from);
+      this.#from = keep;
     }
   }
 
-  /** The last window, where there is one. Throws MGFError 'audio' where the whole signal is too short for a frame. */
+  /** The last window. Throws MGFError 'audio' where the whole signal is too short for a frame. */
   * end(): Generator<SignalWindow> {
-    const samples = this.#from + this.#held.length;
-    if (samples < RECEPTIVE_FIELD) throw new MGFError('audio', `the signal has ${samples} samples at 16 kHz, but a frame needs ${RECEPTIVE_FIELD} (25 ms)`);
-    const begin = Math.max(0, Math.floor((samples - this.#length) / HOP) * HOP);
-    yield { wave: this.#held.slice(begin - this.#from), skip: this.#answered - begin / HOP, take: Infinity, start: this.#answered };
+    if (this.#end < RECEPTIVE_FIELD) throw new MGFError('audio', `the signal has ${this.#end} samples at 16 kHz, but a frame needs ${RECEPTIVE_FIELD} (25 ms)`);
+    const begin = Math.max(0, Math.floor((this.#end - this.#length) / HOP) * HOP);
+    yield { wave: this.#samples(begin, this.#end), skip: this.#answered - begin / HOP, take: Infinity, start: this.#answered };
+  }
+
+  #append(samples: Float32Array): void {
+    const count = this.#end - this.#from, needed = count + samples.length;
+    if (needed > this.#held.length) {
+      // Twice as large each time, so that a stream of tiny chunks is not copied at every one of them.
+      const larger = new Float32Array(Math.max(needed, 2 * this.#held.length));
+      larger.set(this.#held.subarray(0, count));
+      this.#held = larger;
+    }
+    this.#held.set(samples, count);
+    this.#end += samples.length;
+  }
+
+  #samples(from: number, to: number): Float32Array {
+    return this.#held.slice(from - this.#from, to - this.#from);
   }
 }
 
