@@ -87,7 +87,7 @@ async function main() {
   const { metafile } = await build({ ...browser, entryPoints: { mgf: 'src/index.ts' }, outdir: 'dist/page', minify: true, metafile: true });
   const modules = Object.keys(metafile.inputs).filter((file) => file.startsWith('src/'));
   await build({ ...browser, entryPoints: modules, outbase: 'src', outdir: 'dist/browser', chunkNames: 'shared/[name]-[hash]' });
-  await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts', 'bench/long-stream': 'bench/long-stream.ts' }, splitting: true });
+  await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts', 'bench/long-stream': 'bench/long-stream.ts', 'bench/embedding': 'bench/embedding.ts' }, splitting: true });
   // Carried to machines without node_modules: everything in one file but Dawn, and what only the embedded driver needs.
   await build({ ...node, entryPoints: { 'bench/gpu-host': 'bench/gpu-host/report.ts' }, packages: 'bundle', external: ['webgpu', 'tar-stream'] });
   if (withTests) {

@@ -41,7 +41,7 @@ let frames = 0, checksum = 0, reported = 0;
 const started = performance.now();
 for await (const part of mgf.stream(chunks())) {
   for (const value of part.data) checksum += value;
-  for (let i = 0; frames < KEPT && i < part.data.length && kept.length < KEPT * part.width; i++) kept.push(part.data[i]!);
+  for (const value of part.data.subarray(0, Math.max(0, KEPT * part.width - kept.length))) kept.push(value);
   frames += part.frames;
   const minutes = (frames * 0.02) / 60;
   if (minutes - reported >= Number(values.minutes) / 6) {
