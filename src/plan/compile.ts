@@ -169,7 +169,8 @@ function storageRoots(nodes: readonly Node[]): Map<Value, Value> {
   return roots;
 }
 
-function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[] } {
+/** What the nodes launch on an adapter. */
+export function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[] } {
   const dispatches: Dispatch[] = [], owners: Node[] = [];
   let temps = 0;
   for (const node of nodes) {
