@@ -9,6 +9,7 @@ import type { Gpu } from '../gpu/device.ts';
 /** What is checked: a graph of any ops, beside the same in float64. */
 export interface GradcheckSubject {
   readonly name: string;
+  /** The graph of what is checked, from the inputs of a case by name. */
   readonly build: (inputs: Readonly<Record<string, Value>>) => Value;
   /** Output of `build` by its inputs, flat; null: there is none, gradients are checked against differences of the device's own forward. */
   readonly reference: ((inputs: Readonly<Record<string, Float64Array>>, shapes: Readonly<Record<string, Shape>>) => ArrayLike<number>) | null;
@@ -17,6 +18,7 @@ export interface GradcheckSubject {
   readonly timed?: Readonly<Record<string, CaseInput>>;
 }
 
+/** Inputs to check a subject on. */
 export interface GradcheckCase {
   /** What is special about it, such as "odd size" or "zeros". */
   readonly name: string;
@@ -25,6 +27,7 @@ export interface GradcheckCase {
   readonly smooth?: boolean;
 }
 
+/** How exact `gradcheck` wants it, and on which kernels. */
 export interface GradcheckOptions {
   /** Largest error of the forward, over its norm. Default 1e-5. */
   readonly tolerance?: number;
@@ -48,6 +51,7 @@ export interface GradcheckFinding {
   readonly message: string;
 }
 
+/** What `gradcheck` found; `passed` if every finding did. */
 export interface GradcheckResult {
   readonly name: string;
   readonly passed: boolean;

@@ -18,6 +18,7 @@ export const TASK_MODEL_FORMAT = 'mgf-task/1';
 /** What the folder of a fine-tuning run calls its model. */
 export const TASK_MODEL_FILE = 'model.safetensors';
 
+/** A network with the head of a task, as a file holds it. */
 export interface TaskModel {
   readonly config: MGFConfig;
   readonly spec: HeadSpec;
