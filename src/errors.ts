@@ -7,6 +7,7 @@ export type ErrorCode =
   | 'shape' | 'kernel'
   | 'config' | 'checkpoint' | 'audio' | 'data' | 'io' | 'usage' | 'aborted';
 
+/** Every error of this library: `code` is the kind of it, `message` one sentence that says what was wrong, where, and what to do. */
 export class MGFError extends Error {
   override readonly name = 'MGFError';
   constructor(readonly code: ErrorCode, message: string, options?: ErrorOptions) {

@@ -17,6 +17,7 @@ export type { ErrorCode } from './errors.ts';
 // `openGpu()` takes the best adapter there is, or the caller's own `GPUDevice`, and says what it knows about it.
 export { openGpu } from './gpu/device.ts';
 export type { AdapterPreference, AdapterProfile, Gpu, OpenGpuOptions, Precision, SoftwareAdapter } from './gpu/device.ts';
+export type { MatrixUnit } from './gpu/adapter.ts';
 
 // ----------------------------------------------------------------------------------------------------- graph and gradients
 // A graph is pure data: values with shapes, nodes that apply ops. Calling an op records a node; nothing runs.
@@ -27,7 +28,7 @@ export { grad, vectorJacobianProduct } from './ops/grad.ts';
 // -------------------------------------------------------------------------------------------------------- ops of one's own
 // One op, one record: shape rule, forward, backward, cost. The built-in ops have no other means than these.
 export { defineOp, kernel, scalar } from './graph/op.ts';
-export type { Attrs, BackwardContext, Cost, Dispatch, ForwardContext, Kernel, Op, Scalar, View } from './graph/op.ts';
+export type { Attrs, BackwardContext, Cost, Dispatch, ElementwiseMap, ForwardContext, Kernel, KernelCheck, MakeCheck, Op, Scalar, View } from './graph/op.ts';
 // Grids: one invocation per element, or a row per invocation (CPU adapters) or per workgroup (GPUs).
 export { ceilDiv, overElements, overRows, spread } from './ops/launch.ts';
 // By expression: element-wise ops and losses, losses of rows. The engine has the bindings, bounds, weights and reductions.
@@ -44,12 +45,14 @@ export { elementwiseSubject, lossSubject, rowSubject } from './custom/subjects.t
 export { gemm } from './ops/gemm.ts';
 export type { Gemm } from './ops/gemm.ts';
 export { columnSums } from './ops/reduce.ts';
+export type { ReduceContext } from './ops/reduce.ts';
 
 // ------------------------------------------------------------------------------------------------------------------- ops
 export { gelu, relu, sigmoid, tanh } from './ops/activation.ts';
 export { affine } from './ops/affine.ts';
 export { attention, selfAttention } from './ops/attention.ts';
 export { conv1d, convTranspose1d } from './ops/conv.ts';
+export type { ConvAttrs, TransposeAttrs } from './ops/conv.ts';
 export { crossEntropy } from './ops/cross_entropy.ts';
 export { ctcLoss } from './ops/ctc.ts';
 export { dropout, dropoutAdd } from './ops/dropout.ts';
@@ -59,12 +62,14 @@ export { maskedInfoNCE } from './ops/info_nce.ts';
 export { layerNorm } from './ops/layer_norm.ts';
 export { narrow, transpose } from './ops/layout.ts';
 export { linear } from './ops/linear.ts';
+export type { Activation } from './ops/linear.ts';
 export { logMel, logMelPairs, melFrames } from './ops/log_mel.ts';
 export type { LogMelOptions, MelPairs, MelPairsOptions } from './ops/log_mel.ts';
 export { l1Loss, mseLoss } from './ops/loss.ts';
 export { maskRows, zeroRows } from './ops/mask.ts';
 export { maskedMean } from './ops/masked_mean.ts';
 export { matmul } from './ops/matmul.ts';
+export type { MatmulAttrs } from './ops/matmul.ts';
 export { mix } from './ops/mix.ts';
 export { ntXent } from './ops/nt_xent.ts';
 export { logSoftmax, softmax } from './ops/softmax.ts';
@@ -77,6 +82,7 @@ export { accumulate } from './optim/accumulate.ts';
 export { adamw, biasCorrections } from './optim/adamw.ts';
 export type { AdamWOptions } from './optim/adamw.ts';
 export { clipCoefficient, gradNorm, scaleBy } from './optim/clip.ts';
+export type { ClipAttrs, NormAttrs } from './optim/clip.ts';
 export { LossScaler } from './train/loss-scale.ts';
 export type { LossScaleOptions, LossScaleState } from './train/loss-scale.ts';
 export { learningRate, progressRate } from './train/schedule.ts';
@@ -102,12 +108,14 @@ export type { Candidate, Choice, TuneOptions, Tuning } from './plan/tune.ts';
 
 // ------------------------------------------------------------------------------------------------------------------- MGF
 export { applySettings, checkRunConfig, defaultAttach, parseConfig, parseTrainConfig, SCALES } from './mgf/config.ts';
-export type { Attach, DeepPartial, ExtraLoss, MGFConfig, RunConfig, Scale, TrainConfig } from './mgf/config.ts';
+export type { Attach, DeepPartial, ExtraLoss, MGFConfig, Objectives, ParseOptions, RunConfig, Scale, TrainConfig } from './mgf/config.ts';
 export { parseRunConfig, PRESET_NAMES, presetConfig, presetRunConfig, presetTrainConfig } from './mgf/presets.ts';
 export { fromHuggingFace } from './mgf/huggingface.ts';
 export { framesOf } from './mgf/network.ts';
+export type { NetworkOutputs } from './mgf/network.ts';
 export { initialValues, mgfParameters } from './mgf/weights.ts';
-export type { MGFParameter } from './mgf/weights.ts';
+export type { Init, MGFParameter } from './mgf/weights.ts';
+export type { Weights } from './nn/weights.ts';
 export { pretrainingGraph } from './mgf/pretraining.ts';
 export type { PretrainingGraph } from './mgf/pretraining.ts';
 export { Pretrainer } from './mgf/pretrainer.ts';
@@ -147,7 +155,7 @@ export type { Batch } from './audio/source.ts';
 export { chanceLevels, effectiveRank, HealthMonitor } from './train/health.ts';
 export type { Alarm, AlarmKind, HealthOptions, SkippedStep, StepHealth } from './train/health.ts';
 export { readSafetensors, toFloat32, writeSafetensors } from './train/safetensors.ts';
-export type { SafetensorsFile, StoredTensor, TensorToStore } from './train/safetensors.ts';
+export type { ReadOptions, SafetensorsFile, StoredTensor, TensorData, TensorToStore } from './train/safetensors.ts';
 export { writeNpy } from './train/npy.ts';
 /** Runs one golden case (docs/conformance.md) on a device. */
 export { runCase } from './conformance/run.ts';

@@ -54,28 +54,33 @@ export { loadAudio } from './audio/load.ts';
 export { readManifest } from './audio/manifest.ts';
 export type { Manifest, Skipped, Utterance } from './audio/manifest.ts';
 export { createLoader } from './audio/loader.ts';
-export type { Loader, LoaderOptions } from './audio/loader.ts';
+export type { Loader, LoaderOptions, LoaderStats } from './audio/loader.ts';
 export { BatchSource } from './audio/source.ts';
-export type { BatchOptions } from './audio/source.ts';
+export type { BatchOptions, BatchShape, BatchStats, SamplerState } from './audio/source.ts';
+export type { ScanReport, SkippedClip, SkipKind } from './audio/clips.ts';
 
 // Training.
 export { pretrain, readResumePoint } from './train/loop.ts';
-export type { DataSummary, PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from './train/loop.ts';
+export type { DataSummary, PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint, TrainableModel } from './train/loop.ts';
 export { checkpointConfig, CheckpointStore, decodeState, encodeState, loadCheckpoint, loadWeights } from './train/checkpoint.ts';
-export type { Checkpoint, TrainingState } from './train/checkpoint.ts';
+export type { Checkpoint, CheckpointStoreOptions, CheckpointToSave, ParameterTensor, TrainingState } from './train/checkpoint.ts';
 export { JsonlLog, readJsonl, TensorBoardWriter } from './train/logs.ts';
+export type { LogRecord, ProgressState } from './train/logs.ts';
 
 // The report, and what its table and pictures are made with.
 export { renderReport } from './report/report.ts';
 export type { ReportData } from './report/report.ts';
+export type { CurvePoint, Health, Recording, VoiceMaps } from './report/data.ts';
 export { linearProbe } from './report/probe.ts';
-export type { LinearProbeOptions, LinearProbeResult } from './report/probe.ts';
+export type { LinearProbeOptions, LinearProbeResult, ProbeSet } from './report/probe.ts';
 
 // The ablation: losses left out or of the other kind, each network under the same probes.
 export { ablationRows, chooseRows, rowConfig, runAblation } from './tasks/ablation.ts';
 export type { AblationHooks, AblationOptions, Subject } from './tasks/ablation.ts';
 export { labelledScorer } from './tasks/ablation-score.ts';
+export type { ScorerOptions } from './tasks/ablation-score.ts';
 export { ablationMarkdown, compareRows } from './tasks/ablation-table.ts';
+export type { AblationTask, ComparedRow, Summary } from './tasks/ablation-table.ts';
 export type { AblationResult, AblationRow } from './tasks/task.ts';
 
 // Downstream tasks: labelled recordings, probes on frozen features, fine-tuning, prediction.
@@ -84,11 +89,14 @@ export type { TaskDataOptions } from './tasks/data.ts';
 export { probe, probeTask } from './tasks/probe.ts';
 export type { ProbeOptions, ProbeSettings, ProbeTaskOptions, TrainedHead } from './tasks/probe.ts';
 export { finetune, FINE_TUNE_DEFAULTS } from './tasks/finetune.ts';
-export type { FineTuneEpoch, FineTuneOptions, FineTuneResult } from './tasks/finetune.ts';
+export type { FineTuneEpoch, FineTuneOptions, FineTuneResult, FineTuneSchedule } from './tasks/finetune.ts';
+export type { FineTuneSettings } from './tasks/finetuner.ts';
 export type { HeadSpec } from './tasks/head.ts';
 export { loadTaskModel, saveTaskModel } from './tasks/model.ts';
 export type { TaskModel } from './tasks/model.ts';
+export type { NGram } from './tasks/ngram.ts';
 export { decodeTranscript } from './tasks/decode.ts';
-export type { ClipLogits } from './tasks/decode.ts';
+export type { BeamOptions, ClipLogits } from './tasks/decode.ts';
 export { classProbabilities, decodePhones, TaskNetwork } from './tasks/predict.ts';
-export type { Estimate, Metric, Phone, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './tasks/task.ts';
+export type { TaskParts } from './tasks/predict.ts';
+export type { Estimate, FeatureSource, Metric, Phone, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './tasks/task.ts';

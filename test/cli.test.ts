@@ -190,6 +190,8 @@ export default {
   assert.match(looked.out, /squared: right[^]*squared\.forward +[\d.]+[^]*squared\.backward\.x +[\d.]+/);
   assert.is(complained.status, 1);
   assert.match(complained.out, /squared: WRONG/);
+  writeFileSync(at('mine.wgsl'), '// bench: grid 1\n// bench: size y=64\n@group(0) @binding(0) var<storage, read_write> y: array<vec4f>;\n@compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) {\n  var v = vec4f(0.0);\n  v.xy = vec2f(1.0);\n  y[i] = v;\n}');
+  assert.match((await mgf(['kernel', 'dev', at('mine.wgsl'), '--once', ...onDevice])).out, /mine\.wgsl:6:5 Tint .*swizzle; naga .* refuses it\. Instead, .*\n {4}v\.xy = vec2f\(1\.0\);\n {6}\^\n.*right/);
   assert.match((await mgf(['gradcheck', at('broken.ts')])).err, /broken\.ts:1:18 .*\n.*export const x = ;\n +\^/);
 
   const recorded = await mgf(['conformance', at('cases'), '--module', at('mine.ts'), '--record']);

@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert';
 import * as barlow from '../examples/barlow-twins.ts';
 import * as hard from '../examples/hard-negatives.ts';
 import * as hubert from '../examples/hubert-like.ts';
+import { train } from '../examples/plain-graph.ts';
 import * as siglip from '../examples/siglip.ts';
 import * as softL1 from '../examples/soft-l1.ts';
 import * as spectral from '../examples/spectral.ts';
@@ -27,7 +28,7 @@ const GALLERY: Readonly<Record<string, { module: { default: TrainingLoss }; pres
 
 test('the gallery is complete', () => {
   const files = readdirSync(new URL('../../examples/', import.meta.url)).filter((f) => f.endsWith('.ts')).map((f) => f.replace('.ts', ''));
-  assert.equal(Object.keys(GALLERY).sort(), files.sort());
+  assert.equal([...Object.keys(GALLERY), 'plain-graph'].sort(), files.sort());
 });
 
 for (const [file, { module, preset = 'nano-mel', attach = 1, scales = {} }] of Object.entries(GALLERY)) {
@@ -59,6 +60,19 @@ for (const [file, { module, preset = 'nano-mel', attach = 1, scales = {} }] of O
     }
   });
 }
+
+test('examples/plain-graph.ts: a network without MGF learns, and its steps create nothing', async () => {
+  const seen: number[] = [];
+  let counter = { made: {} as Record<string, number>, stop(): void {} };
+  await train(gpu, 40, (step, loss) => {
+    if (step === 2) counter = countCreations(gpu.device);
+    if (step === 39) counter.stop();
+    seen.push(loss);
+  });
+  assert.equal(counter.made, {}, 'a step creates nothing');
+  // Noise of 1/3 comes in; what gives it back has learnt nothing.
+  assert.ok(seen.at(-1)! < 0.1, seen.map((v) => v.toFixed(3)).join(' '));
+});
 
 test('a loss that nobody gave, that nobody asked for, or that is no number is refused', async () => {
   const run = presetRunConfig('nano-mel', { mgf: { extra_losses: { mine: { weight: 1, attach: 1, start_step: 0 } } } });

@@ -11,6 +11,7 @@ import type { Skipped, Utterance } from './manifest.ts';
 /** Why a clip is left out. */
 export type SkipKind = 'unreadable' | 'shorter than 400 samples' | 'shorter than the crop' | 'silent';
 
+/** A clip that the scan left out. */
 export interface SkippedClip extends Skipped {
   kind: SkipKind;
 }

@@ -6,6 +6,7 @@ import type { ScanReport } from './clips.ts';
 import type { Batch, BatchOptions, BatchShape, BatchStats, SamplerState } from './source.ts';
 import type { WorkerReply, WorkerRequest } from './worker.ts';
 
+/** The batches that `createLoader` makes, and how far ahead. */
 export interface LoaderOptions extends BatchOptions {
   /** Step of the first batch; 0 by default. A run resumed here sees the batches it would have seen. */
   startStep?: number | undefined;
@@ -17,11 +18,13 @@ export interface LoaderOptions extends BatchOptions {
   onScan?: ((done: number, total: number) => void) | undefined;
 }
 
+/** What a `Loader` has done so far. */
 export interface LoaderStats extends BatchStats {
   /** Milliseconds `next` has waited for a batch: above a few percent of the run, decoding is the bottleneck. */
   waitedMs: number;
 }
 
+/** Batches that a worker decodes ahead. */
 export interface Loader {
   readonly shape: BatchShape;
   readonly report: ScanReport;

@@ -26,11 +26,13 @@ export interface Utterance {
   columns: Record<string, string>;
 }
 
+/** A recording that was left out, and why. */
 export interface Skipped {
   path: string;
   reason: string;
 }
 
+/** What `readManifest` found. */
 export interface Manifest {
   items: Utterance[];
   skipped: Skipped[];

@@ -12,6 +12,7 @@ import type { Clip, ScanReport } from './clips.ts';
 import type { Utterance } from './manifest.ts';
 import type { MaskConfig } from './sampling.ts';
 
+/** Which recordings batches are drawn from, and their sizes. */
 export interface BatchOptions {
   items: readonly Utterance[];
   /** Integer in [0, 2^53). */
@@ -43,6 +44,7 @@ export interface BatchShape {
   capacity: number;
 }
 
+/** What a training step is given: crops, masked frames, anchors and their negatives. */
 export interface Batch {
   step: number;
   /** [R, L] normalised crops at 16 kHz; rows b and B + b are two crops of utterance b */
@@ -60,6 +62,7 @@ export interface Batch {
   utterances: string[];
 }
 
+/** What a `BatchSource` has done so far. */
 export interface BatchStats {
   batches: number;
   /** Crops drawn again because they were silent. */
@@ -96,6 +99,7 @@ function digest(items: readonly Utterance[]): string {
   return (hash >>> 0).toString(16).padStart(8, '0');
 }
 
+/** Batches from recordings, each a function of the recordings, the seed and the step alone. It decodes in the thread that calls it; `createLoader` does so in another. */
 export class BatchSource {
   readonly shape: BatchShape;
   readonly stats: BatchStats = { batches: 0, redrawnCrops: 0, silentCrops: 0, replacedUtterances: 0, cachedBytes: 0 };
@@ -139,6 +143,7 @@ export class BatchSource {
     return new BatchSource(options, shape, store);
   }
 
+  /** What the first pass over the clips found. */
   get report(): ScanReport {
     return this.#store.report;
   }
@@ -148,6 +153,7 @@ export class BatchSource {
     return Math.floor(this.#store.clips.length / this.#options.utterancesPerBatch);
   }
 
+  /** Where a step stands in the data, for a checkpoint. */
   state(step: number): SamplerState {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const position = (step - epoch * this.stepsPerEpoch) * this.#options.utterancesPerBatch;
@@ -172,6 +178,7 @@ export class BatchSource {
     return { step, wave, mask, anchor, negatives, anchorWeight: weight, maskedFrames: count, utterances: chosen.map(({ item }) => item.id) };
   }
 
+  /** Lets go of the decoded audio. */
   free(): void {
     this.#store.free();
   }

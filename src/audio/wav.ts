@@ -1,6 +1,7 @@
 /** WAV (RIFF, RF64) reading. A small parser of our own: the packages for it are unmaintained or take a cut-off file for a whole one. */
 import { MGFError } from '../errors.ts';
 
+/** A recording as it was stored: every channel, at its own rate. */
 export interface DecodedAudio {
   /** Samples per second of the file. */
   sampleRate: number;

@@ -1,6 +1,7 @@
 /** A WGSL file that somebody brings, made ready to be timed: what the text does not say comes from `// bench:` lines in it or from options. */
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
+import { portabilityNotes } from '../gpu/pipelines.ts';
 import { expandTemplate, reflect } from '../gpu/template.ts';
 import { openKernel } from './kernel-run.ts';
 import { statistics, wantsMore, type Repetition, type Timing } from './statistics.ts';
@@ -124,6 +125,9 @@ function expand(name: string, source: string, constants: Readonly<Record<string,
     throw lacking ? usage(`${name} is a template and needs a value for ${lacking}; give --constant ${lacking}=N, or a line "// bench: constant ${lacking}=N" in the file.`) : error;
   }
 }
+
+/** What in a kernel only Tint or only naga takes, where the adapter has no subgroups: lines to print. */
+export const kernelFileNotes = (name: string, source: string): string[] => portabilityNotes(name, expand(name, source, { SG: 0, CPU: 0, ...settingsInText(source).constants }));
 
 /** Everything that a launch of the file still lacks, as the options that would give it. */
 function missing(name: string, bindings: readonly Binding[], fields: readonly string[], s: KernelSettings): string[] {

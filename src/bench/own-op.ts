@@ -1,5 +1,5 @@
 /** How long the kernels of somebody's op take on the device. */
-import { contents, noise, Prepared, type CaseInput, type Floats } from '../custom/prepared.ts';
+import { contents, noise, Prepared, wantedOf, type CaseInput, type Floats } from '../custom/prepared.ts';
 import { elements, type Shape } from '../graph/graph.ts';
 import { dispatchCosts, profileProgram, type DispatchCost } from './profile.ts';
 import { statistics } from './statistics.ts';
@@ -13,8 +13,8 @@ const RUNS = 7;
 
 /** Times the kernels that are the op's own (those that travel with the engine, such as the sum of partial sums, are left out). */
 export async function timeSubject(gpu: Gpu, subject: GradcheckSubject & { readonly timed: Readonly<Record<string, CaseInput>> }): Promise<KernelTime[]> {
-  const { timed } = subject, names = Object.keys(timed), wanted = names.filter((name) => timed[name]!.dtype !== 'i32' && timed[name]!.gradient !== false);
-  const prepared = await Prepared.create(gpu, subject, timed, wanted, (shape: Shape): Floats => Float32Array.from(noise(elements(shape), 1, 1000)));
+  const { timed } = subject, names = Object.keys(timed);
+  const prepared = await Prepared.create(gpu, subject, timed, wantedOf(timed), (shape: Shape): Floats => Float32Array.from(noise(elements(shape), 1, 1000)));
   try {
     const data = Object.fromEntries(names.map((name, i) => [name, contents(timed[name]!, 1, i)])), { program } = prepared, samples: number[][] = [];
     await prepared.run(data);

@@ -50,12 +50,12 @@ async function runGradcheck(file: string, { tolerance, gradTolerance, family, se
   if (results.some(({ passed }) => !passed)) process.exitCode = 1;
 }
 
-/** For each output and gradient its worst case; what failed in full. */
-export function formatGradcheck({ name, passed, findings }: GradcheckResult): string {
+/** For each output and gradient its worst case; what failed in full; what not every compiler takes. */
+export function formatGradcheck({ name, passed, findings, notes }: GradcheckResult): string {
   const rows = [...new Set(findings.map(({ of }) => of))].map((of) => {
     const own = findings.filter((f) => f.of === of), worst = own.reduce((a, b) => (b.error > a.error ? b : a)), wrong = own.filter((f) => !f.passed).length;
     return [of, String(own.length), wrong === 0 ? 'all right' : `${wrong} wrong`, worst.error.toExponential(1), worst.tolerance.toExponential(0), `${worst.case}, ${worst.family}`];
   });
   const failures = findings.filter((f: GradcheckFinding) => !f.passed).map((f) => `  ${f.of}, ${f.case}, ${f.family} kernels: ${f.message}.`);
-  return [`${name}: ${passed ? 'right' : 'WRONG'}`, formatTable(['of', 'cases', 'result', 'largest error', 'allowed', 'in case'], rows), ...failures].join('\n');
+  return [`${name}: ${passed ? 'right' : 'WRONG'}`, formatTable(['of', 'cases', 'result', 'largest error', 'allowed', 'in case'], rows), ...failures, ...notes].join('\n');
 }

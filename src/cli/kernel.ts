@@ -3,7 +3,7 @@ import { existsSync, watch, type FSWatcher } from 'node:fs';
 import { basename, dirname, extname, resolve } from 'node:path';
 import { Argument, Command, Option } from 'commander';
 import { measureCeilings, ofCeiling, type Ceilings } from '../bench/ceilings.ts';
-import { NO_SETTINGS, timeKernelFile } from '../bench/kernel-file.ts';
+import { kernelFileNotes, NO_SETTINGS, timeKernelFile } from '../bench/kernel-file.ts';
 import { timeSubject, type KernelTime } from '../bench/own-op.ts';
 import { gradcheck } from '../custom/gradcheck.ts';
 import { MGFError } from '../errors.ts';
@@ -83,8 +83,10 @@ class Session {
   }
 
   async #kernel(): Promise<boolean> {
-    const name = basename(this.#file), { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, await resolveIncludes(this.#file), NO_SETTINGS, { seconds: 0.5 });
+    const name = basename(this.#file), source = await resolveIncludes(this.#file), notes = kernelFileNotes(name, source);
+    const { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, source, NO_SETTINGS, { seconds: 0.5 });
     this.#table([{ kernel: name, ms: timing.median, flops, bytes }]);
+    if (notes.length > 0) print(notes.join('\n'));
     if (notFinite.length > 0) print(`  not finite after a run: ${notFinite.join(', ')}`);
     return notFinite.length === 0;
   }

@@ -3,6 +3,7 @@ import { readSafetensors } from '../train/safetensors.ts';
 
 export type Host = { shape: number[]; data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> };
 
+/** One tensor of a golden case: how far it is off, and how far it may be. */
 export interface Check { readonly name: string; readonly error: number; readonly tolerance: number; readonly passed: boolean }
 
 /** A parsed case file. */

@@ -12,6 +12,7 @@ import { cases as lossCases } from './cases-losses.ts';
 import { cases as normCases } from './cases-norm.ts';
 import { runModelCase } from './model-case.ts';
 
+/** What a golden case gave; `failure` where it could not be run. */
 export interface CaseResult { readonly file: string; readonly op: string; readonly passed: boolean; readonly checks: Check[]; readonly failure?: string }
 
 export const builders: Readonly<Record<string, CaseBuilder>> = { ...matrixCases, ...lossCases, ...normCases };

@@ -13,9 +13,11 @@ import { checkNames, userFunction, withFunctions } from './text.ts';
 
 /** What an attribute may be given as: a number, or a per-step scalar of `program.step`. */
 export type Attribute = number | Scalar;
+/** Attributes by name. */
 export type Attributes<A extends string> = Readonly<Record<A, Attribute>>;
 type Numbers<K extends string> = Readonly<Record<K, number>>;
 
+/** An element-wise op or loss as `defineElementwise` and `defineLoss` take it: WGSL of one element, and the same in float64. */
 export interface ElementwiseDefinition<I extends string, A extends string> {
   /** Of the op, in plans, profiles and messages. */
   readonly name: string;

@@ -1,11 +1,15 @@
 /** Whether an op computes what its author says: the device against a float64 reference, gradients against derivatives of that reference, on awkward shapes and values. */
+import { MGFError } from '../errors.ts';
+import { plainest } from '../gpu/adapter.ts';
+import { portabilityNotes } from '../gpu/pipelines.ts';
 import { elements, formatShape, type Shape, type Value } from '../graph/graph.ts';
-import { contents, noise, Prepared, type CaseInput, type Floats } from './prepared.ts';
+import { contents, noise, Prepared, textsOn, wantedOf, type CaseInput, type Floats } from './prepared.ts';
 import type { Gpu } from '../gpu/device.ts';
 
 /** What is checked: a graph of any ops, beside the same in float64. */
 export interface GradcheckSubject {
   readonly name: string;
+  /** The graph of what is checked, from the inputs of a case by name. */
   readonly build: (inputs: Readonly<Record<string, Value>>) => Value;
   /** Output of `build` by its inputs, flat; null: there is none, gradients are checked against differences of the device's own forward. */
   readonly reference: ((inputs: Readonly<Record<string, Float64Array>>, shapes: Readonly<Record<string, Shape>>) => ArrayLike<number>) | null;
@@ -14,6 +18,7 @@ export interface GradcheckSubject {
   readonly timed?: Readonly<Record<string, CaseInput>>;
 }
 
+/** Inputs to check a subject on. */
 export interface GradcheckCase {
   /** What is special about it, such as "odd size" or "zeros". */
   readonly name: string;
@@ -22,6 +27,7 @@ export interface GradcheckCase {
   readonly smooth?: boolean;
 }
 
+/** How exact `gradcheck` wants it, and on which kernels. */
 export interface GradcheckOptions {
   /** Largest error of the forward, over its norm. Default 1e-5. */
   readonly tolerance?: number;
@@ -45,10 +51,13 @@ export interface GradcheckFinding {
   readonly message: string;
 }
 
+/** What `gradcheck` found; `passed` if every finding did. */
 export interface GradcheckResult {
   readonly name: string;
   readonly passed: boolean;
   readonly findings: readonly GradcheckFinding[];
+  /** What in its WGSL only one of the two compilers takes, Tint (Chromium, Dawn) or naga (Firefox, Deno): place, sentence, line and caret of each. It changes nothing about `passed`. */
+  readonly notes: readonly string[];
 }
 
 const DIRECTIONS = 3;
@@ -96,12 +105,24 @@ export async function gradcheck(gpu: Gpu, subject: GradcheckSubject, options: Gr
     const device: Gpu = { ...gpu, profile: { ...gpu.profile, family } };
     for (const one of subject.cases) findings.push(...(await checkCase(device, subject, one, options, seed)).map((f) => ({ ...f, case: one.name, family })));
   }
-  return { name: subject.name, passed: findings.every(({ passed }) => passed), findings };
+  return { name: subject.name, passed: findings.every(({ passed }) => passed), findings, notes: notesOn(gpu, subject) };
+}
+
+/** Of the kernels that run where there are no subgroups, which is what both compilers see. */
+function notesOn(gpu: Gpu, subject: GradcheckSubject): string[] {
+  const adapter = plainest(gpu.profile);
+  try {
+    const texts = subject.cases.flatMap(({ inputs }) => [...textsOn(adapter, subject, inputs)]);
+    return [...new Set([...new Map(texts)].flatMap(([wgsl, name]) => portabilityNotes(name, wgsl)))];
+  } catch (error) {
+    if (!(error instanceof MGFError)) throw error;
+    return [`  without subgroups, as in Firefox and Deno, it ends with: ${error.message}`];
+  }
 }
 
 async function checkCase(gpu: Gpu, subject: GradcheckSubject, { inputs, smooth = true }: GradcheckCase, options: GradcheckOptions, seed: number): Promise<Omit<GradcheckFinding, 'case' | 'family'>[]> {
   const { reference } = subject, tolerance = options.tolerance ?? 1e-5, gradTolerance = options.gradTolerance ?? (reference ? 1e-4 : 2e-2);
-  const names = Object.keys(inputs), wanted = names.filter((name) => inputs[name]!.dtype !== 'i32' && inputs[name]!.gradient !== false), shapes = Object.fromEntries(names.map((name) => [name, inputs[name]!.shape]));
+  const names = Object.keys(inputs), wanted = wantedOf(inputs), shapes = Object.fromEntries(names.map((name) => [name, inputs[name]!.shape]));
   const data = Object.fromEntries(names.map((name, i) => [name, contents(inputs[name]!, seed, i)])), up = (shape: Shape): Floats => Float32Array.from(noise(elements(shape), seed, 1000));
   const prepared = await Prepared.create(gpu, subject, inputs, wanted, up);
   try {

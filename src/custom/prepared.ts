@@ -4,8 +4,9 @@ import { MGFError } from '../errors.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { elements, formatShape, Graph, type Shape, type Value } from '../graph/graph.ts';
 import { vectorJacobianProduct } from '../ops/grad.ts';
-import { compile } from '../plan/compile.ts';
-import type { Gpu } from '../gpu/device.ts';
+import { kernelText } from '../gpu/pipelines.ts';
+import { collectDispatches, compile } from '../plan/compile.ts';
+import type { AdapterProfile, Gpu } from '../gpu/device.ts';
 import type { Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
 
@@ -40,6 +41,26 @@ export function contents({ shape, dtype = 'f32', below = 1, data }: CaseInput, s
 type Contents = Readonly<Record<string, Floats | Int32Array<ArrayBuffer>>>;
 interface Run { readonly y: Floats; readonly gradients: Readonly<Record<string, Floats>> }
 
+type Buildable = { readonly name: string; build(inputs: Readonly<Record<string, Value>>): Value };
+
+/** The inputs that a gradient is asked for of. */
+export const wantedOf = (inputs: Readonly<Record<string, CaseInput>>): string[] => Object.keys(inputs).filter((name) => inputs[name]!.dtype !== 'i32' && inputs[name]!.gradient !== false);
+
+/** A subject's graph: its inputs, its output, and what is wanted of it by name, `y` and `d NAME`. */
+function drawn(subject: Buildable, inputs: Readonly<Record<string, CaseInput>>, wanted: readonly string[], up: (shape: Shape) => Floats): { graph: Graph; values: Readonly<Record<string, Value>>; y: Value; keep: Readonly<Record<string, Value>> } {
+  const graph = new Graph();
+  const values = Object.fromEntries(Object.entries(inputs).map(([name, { shape, dtype = 'f32' }]) => [name, graph.state(name, shape, { dtype, requiresGrad: wanted.includes(name) })]));
+  const y = subject.build(values), keep: Record<string, Value> = { y };
+  if (wanted.length > 0) vectorJacobianProduct(new Map([[y, graph.constant('upstream', y.shape, up(y.shape))]]), wanted.map((name) => values[name]!)).forEach((g, i) => { keep[`d ${wanted[i]}`] = g; });
+  return { graph, values, y, keep };
+}
+
+/** The texts that a subject's kernels would have on another adapter, by text the kernel's name; nothing is compiled. */
+export function textsOn(adapter: AdapterProfile, subject: Buildable, inputs: Readonly<Record<string, CaseInput>>): ReadonlyMap<string, string> {
+  const { graph } = drawn(subject, inputs, wantedOf(inputs), (shape) => new Float32Array(elements(shape)));
+  return new Map(collectDispatches(adapter, graph.nodes).dispatches.map(({ kernel, constants }) => [kernelText(adapter, kernel, constants), kernel.name]));
+}
+
 /** A subject's graph on the device, for contents that may change. */
 export class Prepared {
   readonly shape: Shape;
@@ -56,18 +77,14 @@ export class Prepared {
     this.#buffers = buffers;
   }
 
-  static async create(gpu: Gpu, subject: { readonly name: string; build(inputs: Readonly<Record<string, Value>>): Value }, inputs: Readonly<Record<string, CaseInput>>, wanted: readonly string[], up: (shape: Shape) => Floats): Promise<Prepared> {
-    const graph = new Graph(), place = new Map<Value, Region>(), buffers = new Map<string, GPUBuffer>();
-    const values = Object.fromEntries(Object.entries(inputs).map(([name, { shape, dtype = 'f32' }]): [string, Value] => {
-      const buffer = gpu.device.createBuffer({ size: Math.max(16, 16 * Math.ceil(elements(shape) / 4)), usage: BufferUsage.STORAGE | BufferUsage.COPY_DST | BufferUsage.COPY_SRC });
-      const value = graph.state(name, shape, { dtype, requiresGrad: wanted.includes(name) });
+  static async create(gpu: Gpu, subject: Buildable, inputs: Readonly<Record<string, CaseInput>>, wanted: readonly string[], up: (shape: Shape) => Floats): Promise<Prepared> {
+    const { graph, values, y, keep } = drawn(subject, inputs, wanted, up), place = new Map<Value, Region>(), buffers = new Map<string, GPUBuffer>();
+    for (const [name, value] of Object.entries(values)) {
+      const buffer = gpu.device.createBuffer({ size: Math.max(16, 16 * Math.ceil(elements(value.shape) / 4)), usage: BufferUsage.STORAGE | BufferUsage.COPY_DST | BufferUsage.COPY_SRC });
       buffers.set(name, buffer);
       place.set(value, { buffer, offset: 0, size: buffer.size });
-      return [name, value];
-    }));
+    }
     try {
-      const y = subject.build(values), keep: Record<string, Value> = { y };
-      if (wanted.length > 0) vectorJacobianProduct(new Map([[y, graph.constant('upstream', y.shape, up(y.shape))]]), wanted.map((name) => values[name]!)).forEach((g, i) => { keep[`d ${wanted[i]}`] = g; });
       const program = await compile(gpu, graph, { keep, place, label: subject.name });
       return new Prepared(gpu, y.shape, program, wanted, buffers);
     } catch (error) {

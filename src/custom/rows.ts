@@ -19,6 +19,7 @@ import { checkNames, userFunction } from './text.ts';
  */
 export type RowNumber = { readonly sum: string } | { readonly max: string } | { readonly logsumexp: string } | { readonly norm: string } | { readonly dot: readonly [string, string] } | { readonly value: string };
 
+/** A loss of rows as `defineRowLoss` takes it: WGSL of a row's numbers, its loss and derivative, and the same in float64. */
 export interface RowDefinition<R extends string, I extends string, A extends string> {
   /** Of the op, in plans, profiles and messages. */
   readonly name: string;
@@ -40,6 +41,7 @@ export interface RowDefinition<R extends string, I extends string, A extends str
   readonly flops?: number;
 }
 
+/** A loss of rows: the weighted mean over all of them, [1]. */
 export interface RowLoss<R extends string, I extends string, A extends string> {
   /** `weight`: f32 [rows], 0 = ignore. */
   (inputs: Readonly<Record<R | I, Value>>, attributes?: Partial<Attributes<A>>, weight?: Value | null): Value;

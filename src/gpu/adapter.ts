@@ -129,6 +129,11 @@ export function atPrecision(profile: AdapterProfile, precision: Precision = 'f32
   return profile.family === 'gpu' ? { ...profile, precision } : profile;
 }
 
+/** An adapter as a runtime without subgroups and matrix units would show it, which is how Firefox and Deno do: what every op has to run on. */
+export const plainest = (profile: AdapterProfile): AdapterProfile => ({
+  ...profile, family: 'gpu', subgroupSize: 0, features: new Set([...profile.features].filter((f) => !/subgroup/.test(f))), matrixUnits: [], images: false,
+});
+
 function reasonFor(kind: 'gpu' | 'cpu', subgroupSize: number, subgroups: boolean): string {
   if (kind === 'gpu') return 'a GPU shares tiles through workgroup memory';
   if (subgroupSize > 0) {

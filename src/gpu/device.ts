@@ -4,6 +4,7 @@ import type { AdapterInfo, AdapterPreference, AdapterProfile, AdapterProvider, A
 
 export type { AdapterPreference, AdapterProfile, Precision, SoftwareAdapter } from './adapter.ts';
 
+/** Which device `openGpu` opens. Without any of these, the best adapter there is. */
 export interface OpenGpuOptions {
   /** Used as given; `close()` leaves it alive, its owner destroys it. */
   device?: GPUDevice;

@@ -1,6 +1,7 @@
 import { MGFError } from '../errors.ts';
-import type { Gpu } from './device.ts';
+import type { AdapterProfile, Gpu } from './device.ts';
 import { ShaderStage } from './flags.ts';
+import { compilerOf, portability, type PortabilityNote } from './portability.ts';
 import { expandTemplate, reflect, type Constants, type KernelInterface } from './template.ts';
 
 export interface Compiled {
@@ -24,9 +25,9 @@ function textOf(kernel: { name: string; source: string }, constants: Constants):
   return text;
 }
 
-/** What `compileKernel` compiles. */
-export const kernelText = (gpu: Gpu, kernel: { name: string; source: string }, constants: Constants = {}): string =>
-  textOf(kernel, { SG: gpu.profile.subgroupSize, CPU: Number(gpu.profile.family === 'cpu'), ...constants });
+/** What `compileKernel` compiles on an adapter. */
+export const kernelText = ({ subgroupSize, family }: AdapterProfile, kernel: { name: string; source: string }, constants: Constants = {}): string =>
+  textOf(kernel, { SG: subgroupSize, CPU: Number(family === 'cpu'), ...constants });
 
 /**
  * Compiles a kernel variant, once per device and text: the expanded WGSL is the cache key, so nothing that is baked into it can be forgotten.
@@ -36,7 +37,7 @@ export const kernelText = (gpu: Gpu, kernel: { name: string; source: string }, c
 export function compileKernel(gpu: Gpu, kernel: { name: string; source: string }, constants: Constants = {}): Promise<Compiled> {
   let cache = caches.get(gpu.device);
   if (!cache) caches.set(gpu.device, (cache = new Map()));
-  const wgsl = kernelText(gpu, kernel, constants);
+  const wgsl = kernelText(gpu.profile, kernel, constants);
   let compiled = cache.get(wgsl);
   if (!compiled) {
     compiled = build(gpu, kernel.name, wgsl);
@@ -52,16 +53,25 @@ export const pipelineCount = (gpu: Gpu): number => caches.get(gpu.device)?.size 
 export const ownText = (label: string, text: string): string => `${OWN}${label}\n${text}\n${OWN_END}`;
 const OWN = '// own text: ', OWN_END = '// end of own text';
 
-/** A compiler's message with its place (in text of somebody's own, or in the expanded kernel), the line and a caret under the column. */
+/** A message with its place (in text of somebody's own, or in the expanded kernel), the line and a caret under the column. */
 function complaint(name: string, wgsl: string, { lineNum, linePos, message }: Pick<GPUCompilationMessage, 'lineNum' | 'linePos' | 'message'>): string {
   const lines = wgsl.split('\n'), before = lines.slice(0, lineNum - 1), start = before.findLastIndex((line) => line.startsWith(OWN)), own = start > before.lastIndexOf(OWN_END);
   const place = own ? `${lines[start]!.slice(OWN.length)}:${lineNum - start - 1}` : `${name}:${lineNum}`, line = lines[lineNum - 1] ?? '', cut = line.length - line.trimStart().length;
   return `  ${place}:${linePos} ${message}\n    ${line.trim()}\n    ${' '.repeat(Math.max(0, linePos - 1 - cut))}^`;
 }
 
+const described = (name: string, wgsl: string, notes: readonly PortabilityNote[]): string[] =>
+  notes.map(({ line: lineNum, column: linePos, message }) => complaint(name, wgsl, { lineNum, linePos, message }));
+
+/** What in an expanded kernel only Tint or only naga takes: place, sentence, line and caret of each. */
+export const portabilityNotes = (name: string, wgsl: string): string[] => described(name, wgsl, portability(wgsl));
+
 async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
-  const { device } = gpu;
+  const { device, profile: { runtime } } = gpu, compiler = compilerOf(runtime), speaker = compiler ? `${compiler} (${runtime})` : `the compiler of ${runtime}`;
   const kernelInterface = reflect(name, wgsl);
+  // What would end the process has to be found before the compiler sees it.
+  const deadly = compiler === 'naga' ? portability(wgsl).filter(({ refuses, ends }) => refuses === 'naga' && ends) : [];
+  if (deadly.length) throw new MGFError('kernel', `kernel ${name} was not given to ${speaker} (lines of a template are counted when it is expanded):\n${described(name, wgsl, deadly).join('\n')}`);
   const layout = device.createBindGroupLayout({
     label: name,
     entries: kernelInterface.bindings.map(({ binding, type }) => ({
@@ -82,7 +92,10 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   const { messages } = await module.getCompilationInfo();
   await invalid;
   const errors = messages.filter((m) => m.type === 'error');
-  if (errors.length) throw new MGFError('kernel', `kernel ${name} does not compile (lines of a template are counted when it is expanded):\n${errors.map((m) => complaint(name, wgsl, m)).join('\n')}`);
+  if (errors.length) {
+    const elsewhere = portability(wgsl).filter(({ refuses }) => compiler === null || refuses === compiler);
+    throw new MGFError('kernel', `kernel ${name} does not compile; ${speaker} says (lines of a template are counted when it is expanded):\n${[...errors.map((m) => complaint(name, wgsl, m)), ...described(name, wgsl, elsewhere)].join('\n')}`);
+  }
   try {
     const pipeline = await made;
     return { name, wgsl, interface: kernelInterface, layout, pipeline };

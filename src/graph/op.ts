@@ -26,11 +26,13 @@ export interface Kernel {
   readonly check?: MakeCheck | undefined;
 }
 
+/** A kernel from its name and text; see `Kernel`. Nothing is compiled yet: that is `compile`'s affair. */
 export const kernel = (name: string, source: string, check?: MakeCheck): Kernel => ({ name, source, check });
 
 /** A per-step number: its name in `program.step(inputs, scalars)`. It travels in the uniform buffer, never in the kernel text. */
 export interface Scalar { readonly scalar: string }
 
+/** A field of `Dispatch.params`, or an attribute, that each `program.step` is given anew under this name. */
 export const scalar = (name: string): Scalar => ({ scalar: name });
 
 /** Part of a value's storage, in bytes; the offset must be a multiple of 256. For tensors over the adapter's binding limit. */
@@ -72,14 +74,19 @@ export interface Dispatch {
   readonly grid: readonly [number, number, number];
   /** An element-wise pass that a matrix product could do as it stores (src/plan/fuse.ts). */
   readonly map?: ElementwiseMap;
-  /** A matrix product that writes all of `output`; `with` gives the same product with a map applied as it stores. */
-  readonly product?: { readonly output: Value; with(map: ElementwiseMap): Dispatch };
+  /** A matrix product that writes all of `output`, and could apply an element-wise pass as it stores. */
+  readonly product?: {
+    readonly output: Value;
+    /** The same product with this map in its epilogue. */
+    with(map: ElementwiseMap): Dispatch;
+  };
   /** Names the variant where the op could take another one instead: what the self-test rejects and what tuning chooses. */
   readonly variant?: string;
   /** The key that `adapter.tuned` was asked with: dispatches of one key share the variant that was fastest. */
   readonly choice?: string;
 }
 
+/** What an op takes in theory: floating-point operations, and bytes read and written if each tensor passes once. */
 export interface Cost { readonly flops: number; readonly bytes: number }
 
 /** Attributes of an op: plain data. */
@@ -110,6 +117,7 @@ export interface BackwardContext<A> {
   output(i: number): Value;
   /** Where the gradient of input i goes, or null when nobody needs it. Every element must be written. */
   grad(i: number): Value | null;
+  /** Scratch that lives for this node's dispatches only. */
   temp(shape: Shape, dtype?: DType): Value;
 }
 
@@ -118,6 +126,7 @@ export interface Op<A = Attrs> {
   readonly name: string;
   /** Output shapes. Throws MGFError('shape') that names the op, the shapes and the rule. Absent optional inputs are null. */
   shape(inputs: readonly (Spec | null)[], attrs: A): Spec[];
+  /** What computes the outputs on this adapter, in order; every element of each must be written. */
   forward(context: ForwardContext<A>): Dispatch[];
   /** null is a statement: this op has no gradient (grad() through it throws unless the input needs none). */
   readonly backward: ((context: BackwardContext<A>) => Dispatch[]) | null;
@@ -131,6 +140,7 @@ export interface Op<A = Attrs> {
   readonly mutates?: readonly number[];
   /** The output is the input's storage under another shape: no dispatch. */
   readonly alias?: boolean;
+  /** For profiles and benchmarks; nothing is chosen by it. */
   cost(inputs: readonly (Spec | null)[], outputs: readonly Spec[], attrs: A): Cost;
 }
 

@@ -3,7 +3,9 @@ import { editDistance } from '../edit-distance.ts';
 import { MGFError } from '../errors.ts';
 import type { Precision } from '../gpu/device.ts';
 
+/** The four scales of MGF by name. */
 export type Scale = 'sample' | 'frame' | 'phoneme' | 'sentence';
+/** The four scales, smallest first. */
 export const SCALES: readonly Scale[] = ['sample', 'frame', 'phoneme', 'sentence'];
 
 /** Where a loss reads: `'z'` is the front end's normalised output, 0 the input of the first layer, i the output of layer i. */
@@ -111,11 +113,13 @@ export interface TrainConfig {
   keep_last: number;
 }
 
+/** A whole run: the network and its training. */
 export interface RunConfig {
   mgf: MGFConfig;
   train: TrainConfig;
 }
 
+/** Any of the fields, at every depth; lists are whole. */
 export type DeepPartial<T> = { [K in keyof T]?: T[K] extends unknown[] ? T[K] : T[K] extends object ? DeepPartial<T[K]> : T[K] };
 
 // ---------------------------------------------------------------------------------------------------------------- schemas
@@ -366,6 +370,7 @@ function checkMGF(c: MGFConfig, origin: string): void {
   if (!active.includes(0)) no('loss_start_steps', c.loss_start_steps, '0 for at least one scale with a weight, or the first steps have nothing to learn');
 }
 
+/** How messages about a configuration name it. */
 export interface ParseOptions {
   /** What the messages call the source: a file name, `--set`, ... */
   origin: string;

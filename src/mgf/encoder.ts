@@ -19,6 +19,7 @@ const LENGTH_STEP = 3200;
 /** Programs of different shapes kept compiled. */
 const PROGRAMS = 8;
 
+/** How an `Encoder` computes. */
 export interface EncoderOptions {
   /** What matrix products multiply. Default: f32. */
   readonly precision?: Precision | undefined;
@@ -135,6 +136,7 @@ export class Encoder {
     return compile(this.#gpu, graph, { place, keep: Object.fromEntries(layers.map((l) => [`layer ${l}`, states[l]!])), label: 'encoder', ...this.#options });
   }
 
+  /** Frees everything on the device. */
   destroy(): void {
     this.#programs.destroy();
     this.#store.destroy();

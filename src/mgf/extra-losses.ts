@@ -46,6 +46,7 @@ export interface LossContext {
 export interface TrainingLoss {
   /** A letter, then letters, digits and underscores; names its parameters, its line in the log and its weight in the configuration. */
   readonly name: string;
+  /** What it trains besides the network; `attachedWidth` is the width of the state that it reads. Default: nothing. */
   readonly parameters?: (config: MGFConfig, attachedWidth: number) => readonly HeadParameter[];
   /** The loss, [1]. Any ops, built-in or one's own. */
   readonly build: (context: LossContext) => Value;

@@ -29,6 +29,7 @@ export interface NetworkInputs {
   readonly spanMask: Value | null;
 }
 
+/** The tensors that a network leaves to its losses and heads. R rows, T frames. */
 export interface NetworkOutputs {
   /** [R, T, C] front end output. */
   readonly z: Value;

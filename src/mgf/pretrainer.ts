@@ -42,6 +42,7 @@ export interface MomentState {
   expAvgSq: Map<string, { shape: number[]; data: Float32Array<ArrayBuffer> }>;
 }
 
+/** What a `Pretrainer` begins with. */
 export interface PretrainerOptions {
   /** Continue from here: parameters, or parameters and moments. Default: random weights from the run's seed. */
   readonly state?: { readonly parameters: Tensors; readonly expAvg?: Tensors; readonly expAvgSq?: Tensors };
@@ -103,6 +104,7 @@ export class Pretrainer {
     }
   }
 
+  /** What was compiled: trained numbers, launches and pipelines of a step, bytes beside the parameters, milliseconds of compiling. */
   get info(): { parameters: number; dispatches: number; pipelines: number; activationBytes: number; compileMs: number } {
     const programs = this.#update ? [this.#step, this.#update] : [this.#step];
     const dispatches = programs.flatMap((p) => p.dispatches), sum = (f: (p: Program) => number): number => programs.reduce((a, p) => a + f(p), 0);
@@ -230,6 +232,7 @@ export class Pretrainer {
     });
   }
 
+  /** Frees everything on the device. */
   destroy(): void {
     this.#step.destroy();
     this.#update?.destroy();

@@ -12,6 +12,7 @@ import { encoder, framesOf, type NetworkOutputs } from './network.ts';
 /** What one pre-training batch looks like: R rows of L samples, N anchors with K negatives each. `ragged`: rows of unequal length, padded. */
 export interface BatchShape { readonly R: number; readonly L: number; readonly N: number; readonly ragged: boolean }
 
+/** The graph of a pre-training step: losses, and what one may want to look at. */
 export interface PretrainingGraph {
   readonly graph: Graph;
   /** By scale, or by the name of a loss that was brought. */

@@ -11,10 +11,12 @@ export class Weights {
     this.#prefix = prefix;
   }
 
+  /** The same parameters, seen from a module below. */
   at(...path: (string | number)[]): Weights {
     return new Weights(this.#values, `${this.#prefix}${path.join('.')}.`);
   }
 
+  /** Whether there is a parameter of this name. */
   has(name: string): boolean {
     return this.#values.has(this.#prefix + name);
   }

@@ -97,7 +97,8 @@ function convolveWeight(c: Context, g: Geometry, dy: Value, x: Value, dw: Value)
   });
 }
 
-interface ConvAttrs { stride: number; padding: number; dilation: number; groups: number; trim: number }
+/** Of `conv1d`, in positions along L; `trim`: outputs at the end that are left out. */
+export interface ConvAttrs { stride: number; padding: number; dilation: number; groups: number; trim: number }
 
 function convGeometry(x: Spec, w: Spec, a: ConvAttrs): Geometry {
   const [B, L, Cin] = x.shape, [Cout, K, ci] = w.shape;
@@ -144,7 +145,8 @@ export function conv1d(x: Value, weight: Value, bias: Value | null = null, optio
   return x.graph.apply(conv1dOp, [x, weight, bias], { stride: 1, padding: 0, dilation: 1, groups: 1, trim: 0, ...options })[0]!;
 }
 
-interface TransposeAttrs { stride: number; padding: number; outputPadding: number }
+/** Of `convTranspose1d`, in positions along its output. */
+export interface TransposeAttrs { stride: number; padding: number; outputPadding: number }
 
 /** The convolution that this one is the transpose of: its x is our output, its y our input. */
 function transposeGeometry(x: Spec, w: Spec, { stride, padding, outputPadding }: TransposeAttrs): Geometry {

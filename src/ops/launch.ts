@@ -9,6 +9,7 @@ export function spread(count: number): Grid {
   return [Math.min(count, 65535), Math.max(1, Math.ceil(count / 65535)), 1];
 }
 
+/** a / b rounded up: how many groups of b hold a things. */
 export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
 
 /** Invocations per workgroup of element-wise kernels. */

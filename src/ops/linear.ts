@@ -5,7 +5,8 @@ import { elementwise } from './elementwise.ts';
 import { gemm, gemmSplit } from './gemm.ts';
 import { columnSums } from './reduce.ts';
 
-type Activation = 'gelu' | 'none';
+/** What `linear` applies as it stores. */
+export type Activation = 'gelu' | 'none';
 
 /** Inputs x, weight, bias?, residual?. Outputs y and, with GELU, its argument (which backward needs). */
 export const linearOp = defineOp<{ activation: Activation }>({

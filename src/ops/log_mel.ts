@@ -15,6 +15,7 @@ const PAIRS = kernel('log_mel_pairs', pairsSource);
 /** Frames whose spectrum is held at a time: bounds the scratch memory of long recordings (14 MiB twice at n_fft 400). */
 const FRAMES_AT_ONCE = 8192;
 
+/** The frames and filters of `logMel`. */
 export interface LogMelOptions {
   /** Hz; default 16000. */
   readonly sampleRate?: number;
@@ -185,6 +186,7 @@ export const melPairsOp = defineOp<{ frames: number }>({
   cost: ([mel], outputs) => ({ flops: 10 * elements(mel!.shape), bytes: 4 * (2 * elements(mel!.shape) + outputs.reduce((n, o) => n + elements(o.shape), 0)) }),
 });
 
+/** The frames of `logMelPairs`, and which of them are real. */
 export interface MelPairsOptions extends LogMelOptions {
   /** Frames T of the encoder. */
   readonly frames: number;
@@ -196,13 +198,13 @@ export interface MelPairsOptions extends LogMelOptions {
 
 /** Log-mel frames 2t and 2t + 1 side by side for each frame t of the encoder; frames that do not exist are 0. No gradient. */
 export interface MelPairs {
-  /** [R, T, 4 nMels]: both frames divided by 4, then both normalised: what the mel front end reads. */
+  /** f32 [R, T, 4 nMels]: both frames divided by 4, then both normalised: what the mel front end reads. */
   readonly features: Value;
-  /** [R, T, 2 nMels]: both frames, (m - mean) / (std + 1e-5) per row and bin over real frames: what the frame scale predicts. */
+  /** f32 [R, T, 2 nMels]: both frames, (m - mean) / (std + 1e-5) per row and bin over real frames: what the frame scale predicts. */
   readonly target: Value;
-  /** [R, T, 2]: 1 where frame 2t, 2t + 1 exists (and t is real, with a frame mask). */
+  /** f32 [R, T, 2]: 1 where frame 2t, 2t + 1 exists (and t is real, with a frame mask). */
   readonly weight: Value;
-  /** [R, 3 nMels]: mean, standard deviation s and 1 / (s + 1e-5) of each bin over the row's real frames, in nats. */
+  /** f32 [R, 3 nMels]: mean, standard deviation s and 1 / (s + 1e-5) of each bin over the row's real frames, in nats. */
   readonly statistics: Value;
 }
 

@@ -4,10 +4,11 @@ import { defineOp, type BackwardContext, type Dispatch } from '../graph/op.ts';
 import { gemm } from './gemm.ts';
 import { axisSum, transposeLast } from './layout.ts';
 
-interface Attrs { transposeA: boolean; transposeB: boolean }
+/** Which operands of `matmul` are transposed in their last two axes. */
+export interface MatmulAttrs { transposeA: boolean; transposeB: boolean }
 
 /** Rows, columns and inner size of one product, and how the two batches meet. */
-function geometry(a: Spec, b: Spec, { transposeA, transposeB }: Attrs): { M: number; N: number; K: number; batch: Shape } {
+function geometry(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): { M: number; N: number; K: number; batch: Shape } {
   if (a.shape.length < 2 || b.shape.length < 2) throw new MGFError('shape', `matmul: both need two dimensions or more, got ${formatShape(a.shape)} and ${formatShape(b.shape)}`);
   const [ar, ac] = a.shape.slice(-2) as [number, number], [br, bc] = b.shape.slice(-2) as [number, number];
   const M = transposeA ? ac : ar, K = transposeA ? ar : ac, kb = transposeB ? bc : br, N = transposeB ? br : bc;
@@ -49,7 +50,7 @@ function walks(batch: Shape, shapes: readonly Shape[]): Walk[] {
 
 const scaled = ([x, y]: [number, number], size: number): [number, number] => [x * size, y * size];
 
-export const matmulOp = defineOp<Attrs>({
+export const matmulOp = defineOp<MatmulAttrs>({
   name: 'matmul',
   shape([a, b], attrs) {
     const { M, N, batch } = geometry(a!, b!, attrs);
@@ -74,7 +75,7 @@ export const matmulOp = defineOp<Attrs>({
   },
 });
 
-type Context = Pick<BackwardContext<Attrs>, 'adapter' | 'temp'>;
+type Context = Pick<BackwardContext<MatmulAttrs>, 'adapter' | 'temp'>;
 
 /** Dispatches of y = op(a) op(b). Both transposed is the one form without a kernel: a is copied transposed first. */
 function product(c: Context, a: Value, b: Value, y: Value, transposeA: boolean, transposeB: boolean): Dispatch[] {
@@ -114,12 +115,12 @@ function reduced(c: Context, target: Value, full: Shape, write: (target: Value) 
  * a [..., M, K], b [..., K, N] -> [..., M, N].
  * @throws MGFError 'shape'
  */
-export function matmul(a: Value, b: Value, options: Partial<Attrs> = {}): Value {
+export function matmul(a: Value, b: Value, options: Partial<MatmulAttrs> = {}): Value {
   return a.graph.apply(matmulOp, [a, b], { transposeA: options.transposeA ?? false, transposeB: options.transposeB ?? false })[0]!;
 }
 
 /** Float64 reference: a and b of the given shapes, batch axes broadcast -> [..., M, N]. */
-export function matmulReference(a: Float64Array, b: Float64Array, shapes: { a: Shape; b: Shape }, options: Partial<Attrs> = {}): Float64Array {
+export function matmulReference(a: Float64Array, b: Float64Array, shapes: { a: Shape; b: Shape }, options: Partial<MatmulAttrs> = {}): Float64Array {
   const { transposeA = false, transposeB = false } = options;
   const { M, N, K, batch } = geometry({ shape: shapes.a, dtype: 'f32' }, { shape: shapes.b, dtype: 'f32' }, { transposeA, transposeB });
   const y = new Float64Array(elements(batch) * M * N);

@@ -13,7 +13,11 @@ export const totalKernel = kernel('total', totalText);
 export const weightedSumKernel = kernel('weighted_sum', weightedSumText);
 
 /** What the builders need of an op's context. */
-export interface ReduceContext { readonly adapter: AdapterProfile; temp(shape: Shape, dtype?: DType): Value }
+export interface ReduceContext {
+  readonly adapter: AdapterProfile;
+  /** Scratch of the node that asks. */
+  temp(shape: Shape, dtype?: DType): Value;
+}
 
 /** One invocation per item for launches of few, long-running invocations: on CPU adapters a workgroup is one subgroup, so that both cores get some. */
 export function overItems(count: number, adapter: AdapterProfile): { constants: { WG: number }; grid: readonly [number, number, number] } {

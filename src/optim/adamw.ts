@@ -7,6 +7,7 @@ import { chunks } from './chunks.ts';
 
 const ADAMW = kernel('adamw', source);
 
+/** Hyperparameters of `adamw`, and where its per-step numbers come from. */
 export interface AdamWOptions {
   /** Default 0.9, 0.98. */
   readonly betas?: readonly [number, number];

@@ -14,7 +14,8 @@ const ROOT = kernel('root_of_sum', rootSource);
 const COEFFICIENT = kernel('clip_coefficient', coefficientSource);
 const SCALE = kernel('scale_by', scaleSource);
 
-interface NormAttrs { bindingLimit?: number }
+/** `bindingLimit`: bytes that one dispatch may bind; default: the adapter's limit. */
+export interface NormAttrs { bindingLimit?: number }
 
 export const gradNormOp = defineOp<NormAttrs>({
   name: 'grad_norm',
@@ -50,7 +51,8 @@ export const gradNorm = (gradients: Value | readonly Value[], options: NormAttrs
   return list[0]!.graph.apply(gradNormOp, list, options)[0]!;
 };
 
-interface ClipAttrs {
+/** What gradients are clipped to, as `clipCoefficient` takes it. */
+export interface ClipAttrs {
   maxNorm: number;
   /** 1 / what the gradients were multiplied by (a loss scale); default 1. A reciprocal because GPUs need not divide exactly. */
   unscale?: number | Scalar;

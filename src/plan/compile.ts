@@ -13,6 +13,7 @@ import { withoutWrongVariants } from './self-test.ts';
 import { tune } from './tune.ts';
 import { byteSize, writeField, type Region, type ScalarField } from './storage.ts';
 
+/** What a program is wanted for, and what lives outside of it. */
 export interface CompileOptions {
   /** Small results that every step brings back to the host, by the name they get (losses, norms). */
   readonly outputs?: Readonly<Record<string, Value>>;
@@ -169,7 +170,8 @@ function storageRoots(nodes: readonly Node[]): Map<Value, Value> {
   return roots;
 }
 
-function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[] } {
+/** What the nodes launch on an adapter. */
+export function collectDispatches(adapter: AdapterProfile, nodes: readonly Node[]): { dispatches: Dispatch[]; owners: Node[] } {
   const dispatches: Dispatch[] = [], owners: Node[] = [];
   let temps = 0;
   for (const node of nodes) {

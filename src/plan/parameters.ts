@@ -126,6 +126,7 @@ export class ParameterStore {
     return tensors;
   }
 
+  /** Frees the flat buffers; no program over them may run afterwards. */
   destroy(): void {
     for (const buffer of this.#buffers.values()) buffer.destroy();
   }

@@ -5,6 +5,7 @@ import { elements, formatShape, type Node, type Value } from '../graph/graph.ts'
 import { copyToImage, type ImageCopy } from './images.ts';
 import { writeField, type Region, type ScalarField } from './storage.ts';
 
+/** A launch of a program: its pipeline and bindings, and where it comes from. */
 export interface PlannedDispatch {
   readonly node: Node;
   readonly label: string;
@@ -43,6 +44,7 @@ export interface ProgramParts {
   readonly bytes: number;
 }
 
+/** Contents of a tensor on the host, by its element type. */
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
 /** Read-back buffers made in advance; more steps in flight than this make more of them, once. */
@@ -78,6 +80,7 @@ export class Program {
     return buffer;
   }
 
+  /** The launches of a step, in order. */
   get dispatches(): readonly PlannedDispatch[] { return this.#parts.dispatches; }
   /** Bytes of buffers that this program owns (activations, inputs, outputs; not parameters). */
   get bytes(): number { return this.#parts.bytes; }
@@ -202,6 +205,7 @@ export class Program {
     return lines.join('\n');
   }
 
+  /** Frees what the program owns; parameters and other placed storage are their owners'. */
   destroy(): void {
     for (const b of this.#parts.owned) b.destroy();
     for (const b of this.#staging) b.destroy();

@@ -93,7 +93,7 @@ export async function withoutWrongVariants<T extends { readonly dispatches: read
 export async function selfTest(gpu: Gpu, dispatches: readonly Pick<Dispatch, 'kernel' | 'constants' | 'variant'>[]): Promise<void> {
   const variants = dispatches.filter((d) => d.variant !== undefined && d.kernel.check);
   const used = new Map(variants.map((d) => [compileKernel(gpu, d.kernel, d.constants), d]));
-  const memory = remembered.get(gpu.device), digestOf = (d: Pick<Dispatch, 'kernel' | 'constants'>): string => digest(kernelText(gpu, d.kernel, d.constants));
+  const memory = remembered.get(gpu.device), digestOf = (d: Pick<Dispatch, 'kernel' | 'constants'>): string => digest(kernelText(gpu.profile, d.kernel, d.constants));
   const untested = [...used].filter(([compiling]) => !verdicts.has(compiling));
   for (const [compiling, d] of untested) if (memory?.digests.has(digestOf(d))) verdicts.set(compiling, compiling.then(() => ({ error: 0, reason: null }), refusal));
   // What a check must give is worked out while the compiler works.

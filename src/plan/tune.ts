@@ -15,9 +15,15 @@ export interface Choice { readonly variant: string; readonly ms: Readonly<Record
 /** What was measured on an adapter: plain data, to be kept as JSON. */
 export interface Tuning { readonly adapter: string; readonly runtime: string; readonly choices: Readonly<Record<string, Choice>> }
 
-/** One way to compute a product. `run` launches it `repeats` times and resolves with the milliseconds of all of them. */
-export interface Candidate { readonly choice: string; readonly variant: string; run(repeats: number): Promise<number> }
+/** One way to compute a product. */
+export interface Candidate {
+  readonly choice: string;
+  readonly variant: string;
+  /** Launches it so many times; resolves with the milliseconds of all of them. */
+  run(repeats: number): Promise<number>;
+}
 
+/** What `startTuning` knows already, how it measures, and whom it tells. */
 export interface TuneOptions {
   /** What was measured before; of another adapter or runtime it is not used. */
   readonly known?: Tuning | null;

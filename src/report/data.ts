@@ -54,6 +54,7 @@ export interface Recording {
   waveReconstruction?: Float32Array | undefined;
 }
 
+/** Everything that `renderReport` shows. */
 export interface ReportData {
   title: string;
   run: {

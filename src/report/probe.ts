@@ -7,6 +7,7 @@ import type { RandomStream } from '../audio/random.ts';
 import { MGFError } from '../errors.ts';
 import { accuracy, bootstrap } from '../tasks/metrics.ts';
 
+/** Features of n recordings and the class of each. */
 export interface ProbeSet {
   /** Features, row-major [n, d]. */
   x: Float32Array;
@@ -14,6 +15,7 @@ export interface ProbeSet {
   y: Int32Array;
 }
 
+/** Features and labels of a linear probe. */
 export interface LinearProbeOptions {
   train: ProbeSet;
   test: ProbeSet;
@@ -24,6 +26,7 @@ export interface LinearProbeOptions {
   seed?: number;
 }
 
+/** How well a linear classifier did on the test rows. */
 export interface LinearProbeResult {
   /** Share of test rows classified right. */
   accuracy: number;

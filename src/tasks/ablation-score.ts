@@ -15,10 +15,12 @@ const SEED = 0;
 /** Fewer than a probe tries by default: a grid has dozens of cells, and all have the same choice. */
 const LEARNING_RATES: readonly number[] = [1e-3, 1e-2];
 
+/** Which probes score the rows of an ablation. */
 export interface ScorerOptions {
   readonly tasks: readonly AblationTask[];
   /** Only recordings of these corpora (`readTask`). */
   readonly families?: readonly string[] | undefined;
+  /** Told how much of a stage is done. */
   readonly onProgress?: ((task: AblationTask, stage: string, done: number, total: number) => void) | undefined;
 }
 

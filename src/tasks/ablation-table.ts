@@ -1,6 +1,7 @@
 /** What an ablation says: means over seeds, and differences from the row `all` seed by seed. */
 import type { AblationResult, AblationRow } from './task.ts';
 
+/** The probes that an ablation can be scored by. */
 export type AblationTask = keyof AblationRow['scores'];
 export const ABLATION_TASKS: readonly AblationTask[] = ['phoneme', 'speaker', 'emotion'];
 
@@ -8,6 +9,7 @@ export const ABLATION_TASKS: readonly AblationTask[] = ['phoneme', 'speaker', 'e
 const T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228] as const;
 const t95 = (freedom: number): number => T95[freedom - 1] ?? 1.96 + 2.72 / freedom;
 
+/** One number over several seeds. */
 export interface Summary {
   readonly values: readonly number[];
   readonly mean: number;
@@ -23,6 +25,7 @@ function summarise(values: readonly number[]): Summary {
   return { values, mean, deviation, margin: n > 1 ? (t95(n - 1) * deviation) / Math.sqrt(n) : NaN };
 }
 
+/** A row of an ablation over its seeds, and beside the row with all losses. */
 export interface ComparedRow {
   readonly name: string;
   readonly seeds: number;

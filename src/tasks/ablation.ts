@@ -61,14 +61,17 @@ export interface Subject {
   readonly parameters: ReadonlyMap<string, HostTensor> | null;
 }
 
+/** Whom `runAblation` tells what. */
 export interface AblationHooks extends Pick<PretrainHooks, 'onScan' | 'onProgress'> {
   /** Before a cell is trained or scored. `done` of `total` cells are finished. */
   onCell?: (cell: { name: string; seed: number; done: number; total: number }) => void;
   /** After it; `secondsLeft` for the rest of the grid, from the cells of this sitting. */
   onScored?: (row: AblationRow, progress: { done: number; total: number; seconds: number; secondsLeft: number }) => void;
+  /** Something that a user should know, in a sentence. */
   onNote?: (note: string) => void;
 }
 
+/** A grid of runs: what they depart from, which rows and seeds, and what they are scored by. */
 export interface AblationOptions {
   gpu: Gpu;
   /** The run that every row departs from; its seed is not used. Counted in steps, so that every row learns equally long. */

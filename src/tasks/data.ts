@@ -9,6 +9,7 @@ import { SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import type { Phone, Split, TaskData, TaskItem, TaskName } from './task.ts';
 
+/** Which recordings of a manifest `readTask` takes, and how it splits them. */
 export interface TaskDataOptions {
   /** Draws the development split. Default 0. */
   readonly seed?: number | undefined;

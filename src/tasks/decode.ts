@@ -24,6 +24,7 @@ export function greedyCTC(logits: Float32Array, frames: number, classes: number)
   return [...best].filter((label, t) => label !== 0 && (t === 0 || label !== best[t - 1]));
 }
 
+/** The beam search of `decodeTranscript`. */
 export interface BeamOptions {
   /** Prefixes kept after each frame. */
   readonly beam: number;

@@ -28,6 +28,7 @@ import type { ProbeResult, ProbeRow, Split, TaskData, TaskItem } from './task.ts
 
 type Tensors = ReadonlyMap<string, HostTensor>;
 
+/** How long `finetune` trains, and at which rates. */
 export interface FineTuneSchedule {
   /** Passes over the training split at most. */
   readonly epochs: number;
@@ -45,13 +46,16 @@ export interface FineTuneSchedule {
   readonly patience: number;
 }
 
+/** What `finetune` does unless told otherwise. */
 export const FINE_TUNE_DEFAULTS: FineTuneSchedule & FineTuneSettings = {
   epochs: 30, batch: 16, batchSeconds: 40, learningRates: [3e-4], headLearningRate: 1e-3, warmup: 0.1, headOnly: 0.1, patience: 8,
   seed: 0, dropout: 0.1, maskProbability: 0.05, maskLength: 10, weightDecay: 0.01, maxGradNorm: 1,
 };
 
 export interface FineTuneHooks {
+  /** The first pass over the recordings. */
   readonly onScan?: (done: number, total: number) => void;
+  /** Once, before the first step. */
   readonly onStart?: (start: { readonly parameters: number; readonly counts: Readonly<Record<Split, number>>; readonly stepsPerEpoch: number; readonly skipped: readonly SkippedClip[] }) => void;
   /** After each epoch: mean loss, and the metrics of the development split. */
   readonly onEpoch?: (epoch: FineTuneEpoch) => void;
@@ -59,6 +63,7 @@ export interface FineTuneHooks {
   readonly onNote?: (note: string) => void;
 }
 
+/** An epoch of `finetune`: mean loss and the metrics of the development split; `best` if none before was better. */
 export interface FineTuneEpoch {
   readonly learningRate: number;
   readonly epoch: number;
@@ -69,6 +74,7 @@ export interface FineTuneEpoch {
   readonly seconds: number;
 }
 
+/** A run of `finetune`: device, labelled recordings, weights, head, folder. */
 export interface FineTuneOptions extends FineTuneHooks {
   readonly gpu: Gpu;
   readonly data: TaskData;

@@ -17,6 +17,7 @@ import { TASKS } from './task.ts';
 /** What the folder of a fine-tuning run calls its model. */
 export const TASK_MODEL_FILE = 'model.safetensors';
 
+/** A network with the head of a task, as a file holds it. */
 export interface TaskModel {
   readonly config: MGFConfig;
   readonly spec: HeadSpec;

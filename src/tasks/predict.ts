@@ -137,6 +137,7 @@ export class TaskNetwork {
     return compile(this.#gpu, graph, { place, outputs: { logits }, label: 'task network', ...(this.#precision && { precision: this.#precision }) });
   }
 
+  /** Frees what the network owns on the device. */
   destroy(): void {
     this.#programs.destroy();
     if (!this.#owns) return;

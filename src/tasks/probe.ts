@@ -18,6 +18,7 @@ import type { MGFConfig } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { Estimate, FeatureSource, ProbeResult, ProbeRow, Split, TaskData, TaskItem, TaskName } from './task.ts';
 
+/** What all rows of a probe share. */
 export interface ProbeSettings {
   readonly gpu: Gpu;
   /** One data set, or several whose test splits are scored together: the folds of a cross-validation, each with all recordings in the same order. */
@@ -44,6 +45,7 @@ export interface ProbeSettings {
   readonly onProgress?: ((stage: string, done: number, total: number) => void) | undefined;
 }
 
+/** One row of a probe: its features and layer. */
 export interface ProbeOptions extends ProbeSettings {
   readonly features: FeatureSource;
   /** Default `featureLayer`. */
@@ -53,6 +55,7 @@ export interface ProbeOptions extends ProbeSettings {
 /** A head that a probe trained, with the affine maps that standardise its input: complete (`headLogits`). */
 export interface TrainedHead { readonly spec: HeadSpec; readonly parameters: ReadonlyMap<string, HostTensor> }
 
+/** All rows of a probe: which layers, and what the result is called. */
 export interface ProbeTaskOptions extends ProbeSettings {
   /** Name of the checkpoint in the result. */
   readonly checkpoint: string;

@@ -1,9 +1,11 @@
 /** The four downstream tasks: what their data and their results look like. */
 import type { Utterance } from '../audio/manifest.ts';
 
+/** The downstream tasks. */
 export type TaskName = 'phoneme' | 'speaker' | 'asr' | 'emotion';
 export const TASKS: readonly TaskName[] = ['phoneme', 'speaker', 'asr', 'emotion'];
 
+/** What a recording is for: learning, choosing, or the final score. */
 export type Split = 'train' | 'dev' | 'test';
 
 /** A stretch of one phone. Samples at 16 kHz, `end` excluded. */
@@ -29,6 +31,7 @@ export interface TaskItem extends Utterance {
   readonly part: string;
 }
 
+/** Labelled recordings of a task. */
 export interface TaskData {
   readonly task: TaskName;
   /** Phones, speakers, emotions, or the characters of CTC (without the blank, which is class 0 of the logits). */
@@ -48,6 +51,7 @@ export type Metric = 'accuracy' | 'phone_error_rate' | 'unweighted_average_recal
 /** Whose features a row of a table is about; both baselines stand in every table. */
 export type FeatureSource = 'mgf' | 'random' | 'log-mel';
 
+/** A row of a probe's table: which features under which head, and how they did. */
 export interface ProbeRow {
   readonly features: FeatureSource;
   /** A hidden state; `sum`: a learned softmax-weighted sum of all; null for log-mel. */

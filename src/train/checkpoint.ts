@@ -13,12 +13,14 @@ const NAME = /^checkpoint-(\d{6,})\.safetensors$/;
 const BEST = 'best.safetensors';
 const TEMPORARY = /^\.(checkpoint-\d+|best)\.safetensors\.tmp$/;
 
+/** A checkpoint file as it was read: metadata, and tensors by name in PyTorch's layouts. */
 export interface Checkpoint {
   path: string;
   metadata: Record<string, string>;
   tensors: Map<string, StoredTensor>;
 }
 
+/** What `CheckpointStore.save` writes. */
 export interface CheckpointToSave {
   step: number;
   tensors: ReadonlyMap<string, TensorToStore>;
@@ -75,6 +77,7 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
+/** How many checkpoints a `CheckpointStore` keeps. */
 export interface CheckpointStoreOptions {
   /** Newest checkpoints that stay; at least 1. */
   keepLast?: number;
@@ -97,6 +100,7 @@ export class CheckpointStore {
     return listCheckpoints(this.runDir);
   }
 
+  /** The newest checkpoint; undefined where there is none. */
   async latest(): Promise<{ step: number; path: string } | undefined> {
     return (await this.list()).at(-1);
   }
@@ -216,6 +220,7 @@ export async function loadCheckpoint(pathOrRunDir: string, { only = () => true }
 
 // ------------------------------------------------------------------------------------------------- what a run's state holds
 
+/** A tensor of a training state, in PyTorch's layout. */
 export interface ParameterTensor {
   shape: number[];
   data: Float32Array<ArrayBuffer>;

@@ -16,8 +16,10 @@ export function chanceLevels({ num_negatives, objectives }: Pick<MGFConfig, 'num
   };
 }
 
+/** What an alarm is about; docs/training.md explains each. */
 export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut';
 
+/** Something wrong with a training run, seen in its numbers. */
 export interface Alarm {
   kind: AlarmKind;
   /** One or two sentences for the user: what is seen, what it means, what to try. */
@@ -48,6 +50,7 @@ export interface SkippedStep {
   lossScale?: number | undefined;
 }
 
+/** What a `HealthMonitor` must know of the run. */
 export interface HealthOptions {
   config: Pick<MGFConfig, 'num_negatives' | 'conv_dim' | 'hidden_size' | 'loss_weights' | 'objectives'>;
   utterancesPerBatch: number;

@@ -40,11 +40,13 @@ export class JsonlLog {
     });
   }
 
+  /** Writes a line; numbers that are not finite become text. Error (`io`): the disk does not take it. */
   append(record: LogRecord): void {
     const line = JSON.stringify(record, (_, value: unknown) => (typeof value === 'number' && !Number.isFinite(value) ? String(value) : value));
     guarded(this.path, () => writeAll(this.#file, Buffer.from(`${line}\n`)));
   }
 
+  /** Has the disk take what was written, and ends the file. */
   close(): void {
     guarded(this.path, () => { fsyncSync(this.#file); closeSync(this.#file); });
   }
@@ -153,6 +155,7 @@ export class TensorBoardWriter {
     this.#event(wallTime, step, bytesField(5, summary));
   }
 
+  /** Ends the file. */
   close(): void {
     guarded(this.path, () => closeSync(this.#file));
   }
@@ -160,6 +163,7 @@ export class TensorBoardWriter {
 
 // --------------------------------------------------------------------------------------------------------------- progress
 
+/** Where a run stands after a step. */
 export interface ProgressState {
   /** Updates made. */
   step: number;

@@ -42,6 +42,7 @@ export interface DataSummary {
   stepsPerEpoch: number;
 }
 
+/** What is known before the first step of `pretrain`. */
 export interface PretrainStart {
   adapter: string;
   parameters: number;
@@ -55,6 +56,7 @@ export interface PretrainStart {
   precision: Precision;
 }
 
+/** Whom `pretrain` tells what. */
 export interface PretrainHooks {
   /** The first pass over the clips. */
   onScan?: (done: number, total: number) => void;
@@ -62,12 +64,15 @@ export interface PretrainHooks {
   onStart?: (start: PretrainStart) => void;
   /** After each step. */
   onProgress?: (state: ProgressState) => void;
+  /** Something is wrong with the run. */
   onAlarm?: (alarm: Alarm) => void;
   /** Something that a user should know, in a sentence. */
   onNote?: (note: string) => void;
+  /** A checkpoint was written. */
   onCheckpoint?: (path: string, step: number) => void;
 }
 
+/** A run of `pretrain`: device, configuration, recordings, folder. */
 export interface PretrainOptions {
   gpu: Gpu;
   run: RunConfig;
@@ -97,6 +102,7 @@ export interface PretrainOptions {
   openLoader?: (options: LoaderOptions) => Promise<Loader>;
 }
 
+/** What `pretrain` ended with. */
 export interface PretrainResult {
   /** Updates made in all. */
   steps: number;

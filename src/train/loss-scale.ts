@@ -1,5 +1,6 @@
 import { MGFError } from '../errors.ts';
 
+/** How the scale of a `LossScaler` grows and falls. */
 export interface LossScaleOptions {
   /** Scale of the first step. */
   readonly initial: number;
@@ -76,6 +77,7 @@ export class LossScaler {
     return this.#scale;
   }
 
+  /** What a checkpoint keeps; give it to the constructor to go on. */
   state(): LossScaleState {
     return { scale: this.#scale, before: this.#before, good: this.#good };
   }

@@ -7,6 +7,7 @@ import { MGFError } from '../errors.ts';
 const ELEMENT_BYTES = { F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4, F16: 2, BF16: 2, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
 export type DType = keyof typeof ELEMENT_BYTES;
 
+/** Elements of a stored tensor, row-major. */
 export type TensorData =
   | Float64Array | Float32Array | Int32Array | Uint32Array | Int16Array | Uint16Array | Int8Array | Uint8Array | BigInt64Array | BigUint64Array;
 
@@ -17,6 +18,7 @@ export interface StoredTensor {
   data: TensorData;
 }
 
+/** A parsed safetensors file: metadata, and tensors by name. */
 export interface SafetensorsFile {
   metadata: Record<string, string>;
   tensors: Map<string, StoredTensor>;
@@ -37,6 +39,7 @@ export interface SafetensorsHeader {
   dataStart: number;
 }
 
+/** How `readSafetensors` names the file, and how long a header it accepts. */
 export interface ReadOptions {
   /** What the messages call the file. */
   origin: string;
@@ -215,6 +218,7 @@ export function toFloat32({ dtype, data }: StoredTensor, name: string, origin: s
 
 // ---------------------------------------------------------------------------------------------------------------- writing
 
+/** A tensor for `writeSafetensors`. */
 export interface TensorToStore {
   shape: readonly number[];
   /** The dtype follows: F32, I32, U32, I16, U16, I8, U8, F64, I64, U64. */
