@@ -2,16 +2,13 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { openGpu, type AdapterPreference, type OpenGpuOptions } from 'mgf-webgpu';
+import { openGpu, type AdapterPreference } from 'mgf-webgpu';
 import { MARK, type Plan } from './plan.ts';
 import { runSuite } from './suite.ts';
 
 const plan = JSON.parse(process.argv[2]!) as Plan, root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 
-const options: OpenGpuOptions = { prefer: plan.adapter as AdapterPreference };
-// Where navigator.gpu is there too, Dawn is asked for as a user would ask for it.
-if (plan.dawn) options.gpu = (await import('webgpu')).create([]);
-const gpu = await openGpu(options);
+const gpu = await openGpu({ prefer: plan.adapter as AdapterPreference, builtIn: !plan.dawn });
 await runSuite({
   gpu, cases: plan.cases, model: plan.model, read: (path) => readFile(join(root, path)),
   tell: (finding) => { console.log(MARK + JSON.stringify(finding)); },
