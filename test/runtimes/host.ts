@@ -8,7 +8,7 @@ import { runSuite } from './suite.ts';
 
 const plan = JSON.parse(process.argv[2]!) as Plan, root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 
-const gpu = await openGpu({ prefer: plan.adapter as AdapterPreference, builtIn: !plan.dawn });
+const gpu = await openGpu({ prefer: plan.adapter as AdapterPreference, builtIn: plan.builtIn });
 await runSuite({
   gpu, cases: plan.cases, model: plan.model, read: (path) => readFile(join(root, path)),
   tell: (finding) => { console.log(MARK + JSON.stringify(finding)); },

@@ -2,8 +2,8 @@
 export interface Plan {
   /** `lavapipe` or `swiftshader`: insisted on. A browser takes what it has. */
   readonly adapter: string;
-  /** npm `webgpu` although the runtime has a WebGPU of its own. */
-  readonly dawn: boolean;
+  /** Whether a WebGPU of the runtime's own is taken where there is one. */
+  readonly builtIn: boolean;
   readonly cases: readonly string[];
   readonly model: string;
 }

@@ -11,6 +11,7 @@ type Of<K extends Finding['kind']> = Extract<Finding, { kind: K }>;
 export interface Row {
   readonly id: string;
   readonly runtime: string;
+  readonly webgpu: 'npm webgpu' | 'its own';
   readonly compiler: 'Tint' | 'naga';
   readonly adapter: string;
 }
@@ -64,12 +65,12 @@ export function judge(row: Row, version: string, cases: readonly string[], found
 
 export const absent = (row: Row, why: string): Outcome => ({ ...row, version: '', absent: why, cases: { passed: 0, total: 0 }, passed: 0, failures: [], seconds: 0 });
 
-const COLUMNS = ['runtime', 'compiler', 'adapter', 'kernels', 'cases', 'training', 'resume', 'first embedding, ms', 'next, ms', 'difference'];
+const COLUMNS = ['runtime', 'WebGPU', 'compiler', 'adapter', 'kernels', 'cases', 'training', 'resume', 'first embedding, ms', 'next, ms', 'difference'];
 
 export function formatOutcomes(outcomes: readonly Outcome[]): string {
   const failed = (o: Outcome, name: string): boolean => o.failures.some((f) => f.startsWith(`${name}:`));
   const rows = outcomes.filter((o) => o.absent === undefined).map((o) => [
-    `${o.runtime} ${o.version}`, o.compiler, o.adapter, o.device?.family ?? '-', `${o.cases.passed}/${o.cases.total}`,
+    `${o.runtime} ${o.version}`, o.webgpu, o.compiler, o.adapter, o.device?.family ?? '-', `${o.cases.passed}/${o.cases.total}`,
     failed(o, 'training') ? 'FAIL' : `${o.losses![0]!.toFixed(3)} to ${o.losses!.at(-1)!.toFixed(3)}`, failed(o, 'resume') ? 'FAIL' : 'bit for bit',
     o.embedding?.first_ms.toFixed(0) ?? '-', o.embedding?.median_ms.toFixed(0) ?? '-', o.embedding ? o.embedding.difference.toExponential(1) : '-',
   ]);

@@ -22,8 +22,6 @@ type Tell = (finding: Finding) => void;
 interface Target extends Row {
   readonly find: () => Promise<Found>;
   readonly start: (found: Found, plan: Plan, tell: Tell) => Promise<void>;
-  /** npm `webgpu` under a runtime that has a WebGPU of its own. */
-  readonly dawn?: boolean;
 }
 
 const note = (text: string): void => { console.error(`       ${text}`); };
@@ -63,24 +61,29 @@ const page = (open: (found: Found, url: string) => ReturnType<typeof openChromiu
 /** A runtime's own WebGPU cannot be told which driver to take, the Vulkan loader can. */
 const only = (adapter: 'lavapipe' | 'swiftshader') => async (): Promise<Record<string, string>> => ({ VK_DRIVER_FILES: await driverManifest(adapter) });
 
-function programs(name: string, runtime: string, compiler: Row['compiler'], adapters: readonly ('lavapipe' | 'swiftshader')[], launch: (adapter: 'lavapipe' | 'swiftshader') => Launch = () => ({}), dawn = false): Target[] {
+type Software = 'lavapipe' | 'swiftshader';
+function programs(id: string, row: Omit<Row, 'id' | 'adapter'>, adapters: readonly Software[], launch: (adapter: Software) => Launch = () => ({})): Target[] {
   return adapters.map((adapter) => ({
-    id: `${name}${dawn ? '-dawn' : ''}-${adapter}`, runtime, compiler, adapter, dawn, start: host(launch(adapter)),
-    find: async () => { await driverManifest(adapter); return findBinary(name, cache); },
+    ...row, id: `${id}-${adapter}`, adapter, start: host(launch(adapter)),
+    find: async () => { await driverManifest(adapter); return findBinary(id.replace(/-.*/, ''), cache); },
   }));
 }
+/** What Deno has to be allowed; for the driver that is unpacked first, writing too. */
+const DENO = ['run', '--allow-read', '--allow-env'];
+const DAWN = { webgpu: 'npm webgpu', compiler: 'Tint' } as const, CHROMIUM = { runtime: 'Chromium', webgpu: 'its own', compiler: 'Tint', adapter: 'swiftshader' } as const;
 
 const TARGETS: readonly Target[] = [
-  ...programs('node20', 'Node', 'Tint', ['lavapipe', 'swiftshader']),
-  ...programs('node22', 'Node', 'Tint', ['lavapipe']),
-  ...programs('node24', 'Node', 'Tint', ['lavapipe']),
-  ...programs('bun', 'Bun', 'Tint', ['lavapipe', 'swiftshader']),
-  ...programs('deno', 'Deno', 'naga', ['lavapipe', 'swiftshader'], (adapter) => ({ args: ['run', '--allow-read', '--allow-env', '--allow-sys'], env: only(adapter) })),
-  ...programs('deno', 'Deno, npm webgpu', 'Tint', ['lavapipe', 'swiftshader'], () => ({ args: ['run', '--allow-read', '--allow-write', '--allow-env', '--allow-sys', '--allow-ffi'] }), true),
-  { id: 'chromium-embedded', runtime: 'Chromium, @sparticuz/chromium', compiler: 'Tint', adapter: 'swiftshader', find: () => findEmbeddedChromium(cache), start: page(openChromium) },
-  { id: 'chromium', runtime: 'Chromium', compiler: 'Tint', adapter: 'swiftshader', find: () => findBrowser(['chromium', 'google-chrome']), start: page(openChromium) },
+  ...programs('node20', { runtime: 'Node', ...DAWN }, ['lavapipe', 'swiftshader']),
+  ...programs('node22', { runtime: 'Node', ...DAWN }, ['lavapipe']),
+  ...programs('node24', { runtime: 'Node', ...DAWN }, ['lavapipe']),
+  ...programs('bun', { runtime: 'Bun', ...DAWN }, ['lavapipe', 'swiftshader']),
+  ...programs('deno-dawn', { runtime: 'Deno', ...DAWN }, ['lavapipe', 'swiftshader'], (adapter) => ({ args: [...DENO, '--allow-ffi', ...(adapter === 'swiftshader' ? ['--allow-write', '--allow-sys'] : [])] })),
+  ...programs('deno-own', { runtime: 'Deno', webgpu: 'its own', compiler: 'naga' }, ['lavapipe', 'swiftshader'], (adapter) => ({ args: DENO, env: only(adapter) })),
+  { id: 'chromium-embedded', ...CHROMIUM, find: () => findEmbeddedChromium(cache), start: page(openChromium) },
+  { id: 'chromium-system', ...CHROMIUM, find: () => findBrowser(['chromium', 'google-chrome']), start: page(openChromium) },
   {
-    id: 'firefox', runtime: 'Firefox', compiler: 'naga', adapter: 'lavapipe', find: async () => { await driverManifest('lavapipe'); return findBrowser(['firefox-esr', 'firefox']); },
+    id: 'firefox', runtime: 'Firefox', webgpu: 'its own', compiler: 'naga', adapter: 'lavapipe',
+    find: async () => { await driverManifest('lavapipe'); return findBrowser(['firefox-esr', 'firefox']); },
     start: async (found, plan, tell) => { const manifest = await driverManifest('lavapipe'); await page((f, url) => openFirefox(f, manifest, url))(found, plan, tell); },
   },
 ];
@@ -111,12 +114,12 @@ const cases = (await readdir(join(root, 'test', 'golden'))).filter((f) => f.ends
 async function findReference(): Promise<{ name: string; values: readonly number[] }> {
   const adapter = await driverManifest('lavapipe').then(() => 'lavapipe' as const, () => 'swiftshader' as const);
   let values: readonly number[] = [];
-  await host()({ executable: process.execPath, version: '', env: {} }, { adapter, dawn: false, cases: [], model: MODEL }, (f) => { if (f.kind === 'embedding') values = f.values; });
+  await host()({ executable: process.execPath, version: '', env: {} }, { adapter, builtIn: false, cases: [], model: MODEL }, (f) => { if (f.kind === 'embedding') values = f.values; });
   return { name: `Node ${process.versions.node} on ${adapter}`, values };
 }
 
 async function runTarget(target: Target, reference: readonly number[]): Promise<Outcome> {
-  const { id, runtime, compiler, adapter } = target, row: Row = { id, runtime, compiler, adapter };
+  const { id, runtime, webgpu, compiler, adapter } = target, row: Row = { id, runtime, webgpu, compiler, adapter };
   let found: Found;
   try {
     found = await target.find();
@@ -127,7 +130,7 @@ async function runTarget(target: Target, reference: readonly number[]): Promise<
   const findings: Finding[] = [], started = performance.now();
   let trouble: string | null = null;
   try {
-    await target.start(found, { adapter, dawn: target.dawn ?? false, cases, model: MODEL }, (finding) => { findings.push(finding); });
+    await target.start(found, { adapter, builtIn: webgpu === 'its own', cases, model: MODEL }, (finding) => { findings.push(finding); });
   } catch (error) {
     trouble = (error as Error).message.split('\n')[0]!;
   }
@@ -141,7 +144,7 @@ for (const target of chosen) {
   const { passed, failures, seconds } = outcome;
   console.log(`${outcome.absent !== undefined ? 'none' : failures.length ? 'FAIL' : 'ok  '} ${target.id.padEnd(24)} ${outcome.absent ?? `${passed} passed, ${failures.length} failed  ${seconds.toFixed(1)} s`}`);
 }
-const summary = `Embeddings: 4 s by ${MODEL}; the largest difference to ${reference.name} as a part of its largest number, allowed ${TOLERANCE.toExponential(0)}.`;
+const summary = `Embeddings: 4 s by ${MODEL}; the largest difference to ${reference.name} as a part of its largest number, allowed ${TOLERANCE.toExponential(0)}. On lavapipe the first uses what Mesa kept of earlier runs' shaders.`;
 console.log(`\n${formatOutcomes(outcomes)}\n\n${summary}`);
 
 if (options.json !== undefined) {
