@@ -4,7 +4,10 @@
 // per 8 values whatever the pattern), so each lane loads a *different* row of A and subgroupBroadcast spreads it: TM / SG + 4 vec4 loads for 16 TM
 // multiply-adds per lane. Four k per iteration; order row -> four chained fma. Unrolling k further overflows the instruction cache.
 // Grid: (ceil(N / 4 SG), ceil(M / TM), z), see m_blocks. Rates: kernels/README.md.
+// Where a device has no subgroups (LONE; naga has none), lanes load every row themselves: TM + 4 loads for as many multiply-adds, and still no barrier.
+#if LONE == 0
 enable subgroups;
+#end
 #include "lib/gelu.wgsl"
 #include "lib/gemm.wgsl"
 #include "lib/operands.wgsl"
@@ -85,13 +88,17 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #end
 
 #if MODE < 2
-#for r in 0..TM / SG
+#for r in 0..LOADS
+#if LONE
+  let row${r} = min(m0 + ${r}, p.M - 1);
+#else
   let row${r} = min(m0 + ${r * SG} + l, p.M - 1);
+#end
   let outer${r} = a_base + (row${r} / p.m_inner) * p.a_outer;
   let pos${r} = p.a_pos0 + (row${r} % p.m_inner) * p.a_step;
 #end
   for (var k1 = 0; k1 < k1_end; k1++) {
-#for r in 0..TM / SG
+#for r in 0..LOADS
     let at${r} = pos${r} + k1 * a_tap;
     let ok${r} = at${r} >= 0 && at${r} < a_len;
     let ra${r} = outer${r} + clamp(at${r}, 0, a_len - 1) * a_row;
@@ -108,7 +115,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #end
 #end
     for (var k = 0; k < k4_end; k++) {
-#for r in 0..TM / SG
+#for r in 0..LOADS
       let a${r} = load_a(ra${r}, ok${r}, k, K2);
 #end
 #if MODE == 0
@@ -136,7 +143,11 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #for i in 0..TM
       {
 #for j in 0..4
+#if LONE
+        let q${j} = vec4f(a${i}[${j}]);
+#else
         let q${j} = vec4f(subgroupBroadcast(a${i / SG}[${j}], ${i % SG}u));
+#end
 #end
 #for j in 0..4
         c${i} = fma(q${j}, b${j}, c${i});
@@ -146,12 +157,18 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
     }
   }
 #else
-  // TN: lane l holds rows m0 + 4 l .. + 3 of one k; row i comes from lane i / 4, component i % 4.
-  let m = min(m0 + 4 * l, (p.M - 1) & -4);
-#if A_VEC
-  let am = a_base + (m >> 2u);
+  // TN: lane l holds rows m0 + 4 l .. + 3 of one k; row i comes from lane i / 4, component i % 4. Without subgroups, group i / 4 of every lane's own.
+#for g in 0..GROUPS
+#if LONE
+  let m_${g} = min(m0 + ${4 * g}, (p.M - 1) & -4);
 #else
-  let am = a_base + m;
+  let m_${g} = min(m0 + 4 * l, (p.M - 1) & -4);
+#end
+#if A_VEC
+  let am_${g} = a_base + (m_${g} >> 2u);
+#else
+  let am_${g} = a_base + m_${g};
+#end
 #end
 #if B_VEC
   let bn = b_base + ((nc % p.b_inner) >> 2u);
@@ -163,10 +180,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let pos0 = vec4i(p.b_pos0) + (cols / p.b_inner) * p.b_tap;
 #end
   for (var k1 = 0; k1 < k1_end; k1++) {
+#for g in 0..GROUPS
 #if A_VEC
-    let ra = a_walk(am + k1 * a_outer);
+    let ra_${g} = a_walk(am_${g} + k1 * a_outer);
 #else
-    let ra = am + k1 * a_outer;
+    let ra_${g} = am_${g} + k1 * a_outer;
+#end
 #end
 #if B_VEC
     let rb = b_walk(bn + k1 * b_k1);
@@ -177,11 +196,13 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #for j in 0..4
       let k${j} = min(k + ${j}, K2 - 1);
       let in${j} = k + ${j} < K2;
+#for g in 0..GROUPS
 #if A_VEC
-      let a${j} = a_below(ra, k${j}, a_row);
+      let a${j}_${g} = a_below(ra_${g}, k${j}, a_row);
 #else
-      let ka${j} = ra + k${j} * a_row;
-      let a${j} = vec4f(a[ka${j}], a[ka${j} + 1], a[ka${j} + 2], a[ka${j} + 3]);
+      let ka${j}_${g} = ra_${g} + k${j} * a_row;
+      let a${j}_${g} = vec4f(a[ka${j}_${g}], a[ka${j}_${g} + 1], a[ka${j}_${g} + 2], a[ka${j}_${g} + 3]);
+#end
 #end
 #if POSITIONS
       let at${j} = pos0 + k${j} * b_step;
@@ -200,7 +221,11 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 #for i in 0..TM
       {
 #for j in 0..4
-        let q${j} = vec4f(subgroupBroadcast(a${j}[${i % 4}], ${i / 4}u));
+#if LONE
+        let q${j} = vec4f(a${j}_${i / 4}[${i % 4}]);
+#else
+        let q${j} = vec4f(subgroupBroadcast(a${j}_0[${i % 4}], ${i / 4}u));
+#end
 #end
 #for j in 0..4
         c${i} = fma(q${j}, b${j}, c${i});
@@ -213,10 +238,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
 
   // Each lane works out where TM / SG rows of C start: an integer division per row is dear.
   let c_base = p.c_off + z0 * p.c_z0 + z1 * p.c_z1;
+#if LONE == 0
 #for r in 0..TM / SG
   let rc${r} = m0 + ${r * SG} + l;
   let cp${r} = p.c_pos0 + (rc${r} % p.m_inner) * p.c_step + z1 * p.c_zpos;
   let start${r} = select(-1, c_base + (rc${r} / p.m_inner) * p.c_outer + cp${r} * p.c_row, rc${r} < p.M && cp${r} >= 0 && cp${r} < p.c_len);
+#end
 #end
   // A loop over the rows whose length the compiler cannot see: unrolled stores would be most of the kernel's compile time (3 s against 1.2 s).
   var rows = array<vec4f, ${TM}>(
@@ -227,12 +254,18 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) local: ve
   let offset = bias_at(n, z0);
   let tile_rows = p.tile_rows;
   for (var i = 0; i < tile_rows; i++) {
+#if LONE
+    let rc0 = m0 + i;
+    let cp0 = p.c_pos0 + (rc0 % p.m_inner) * p.c_step + z1 * p.c_zpos;
+    let row = select(-1, c_base + (rc0 / p.m_inner) * p.c_outer + cp0 * p.c_row, rc0 < p.M && cp0 >= 0 && cp0 < p.c_len);
+#else
 #for r in 0..TM / SG
     let t${r} = subgroupShuffle(start${r}, u32(i) % ${SG}u);
 #end
     var row = t0;
 #for r in 1..TM / SG
     row = select(row, t${r}, i >= ${r * SG});
+#end
 #end
     if (n < N && row >= 0) { store(row, n, rows[i], offset); }
   }

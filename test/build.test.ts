@@ -38,13 +38,13 @@ const dawn = create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']);
 const root = new URL('../../', import.meta.url);
 const kernels = readdirSync(new URL('kernels/', root)).filter((f) => f.endsWith('.wgsl')).map((f) => f.replace('.wgsl', '')).sort();
 
-async function openNull(family: 'cpu' | 'gpu', subgroupSize: number, matrixUnits: readonly MatrixUnit[] = []): Promise<Gpu & { compiled: Map<string, string> }> {
+async function openNull(family: 'cpu' | 'gpu', subgroupSize: number, matrixUnits: readonly MatrixUnit[] = [], kind = family): Promise<Gpu & { compiled: Map<string, string> }> {
   const adapter = (await dawn.requestAdapter())!;
   const requiredFeatures = [...(subgroupSize ? ['subgroups'] : []), ...(matrixUnits.length ? ['chromium-experimental-subgroup-matrix'] : [])] as GPUFeatureName[];
   const device = await adapter.requestDevice({ requiredFeatures }), gpu = await openGpu({ device });
   const compiled = new Map<string, string>(), createModule = device.createShaderModule.bind(device);
   device.createShaderModule = (descriptor) => { compiled.set(descriptor.code, descriptor.label!); return createModule(descriptor); };
-  return { ...gpu, compiled, profile: { ...gpu.profile, kind: family, family, subgroupSize, matrixUnits, untested: true } };
+  return { ...gpu, compiled, profile: { ...gpu.profile, kind, family, subgroupSize, matrixUnits, untested: true } };
 }
 
 /** Compiles everything that the presets, the other ops and the golden cases dispatch. */
@@ -107,12 +107,13 @@ async function compileCustom(gpu: Gpu): Promise<void> {
 
 const headerOf = (name: string): string => readFileSync(new URL(`kernels/${name}.wgsl`, root), 'utf8').split('\n', 1)[0]!;
 const reached = new Set<string>();
-for (const [name, family, width, units] of [
+for (const [name, family, width, units, kind] of [
+  ['CPU adapters without subgroups', 'gpu', 0, [], 'cpu'],
   ['CPU adapters with subgroups of 8', 'cpu', 8, []], ['CPU adapters with subgroups of 4', 'cpu', 4, []], ['GPUs', 'gpu', 32, []],
   ['GPUs without subgroups, as Firefox and Deno show them', 'gpu', 0, []], ['GPUs with matrix units of f32', 'gpu', 64, [{ type: 'f32', M: 8, N: 8, K: 8 }]],
 ] as const) {
   test(`every kernel variant for ${name} compiles within WebGPU's default limits`, async () => {
-    const gpu = await openNull(family, width, units);
+    const gpu = await openNull(family, width, units, kind);
     await compileAll(gpu);
     for (const [text, kernel] of gpu.compiled) {
       reached.add(kernel);

@@ -1,7 +1,10 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { MGFError } from '../src/errors.ts';
 import { profileOf, softwareOf } from '../src/gpu/adapter.ts';
+import { dawnAdapter } from '../src/gpu/dawn.ts';
 import { openGpu } from '../src/gpu/device.ts';
 import { embeddedDriver } from '../src/gpu/embedded.ts';
 import { openTestGpu, testAdapter } from './gpu.ts';
@@ -226,6 +229,30 @@ test('software drivers are told from hardware', () => {
   assert.is(softwareOf({ vendor: 'google', architecture: 'swiftshader' }), 'swiftshader');
   assert.is(softwareOf({ vendor: 'microsoft', description: 'Basic Render Driver', isFallbackAdapter: true }), 'other');
   assert.is(softwareOf({ vendor: 'intel', architecture: 'xe-lpg' }), undefined);
+});
+
+test('a GPU object that is brought is kept, and navigator.gpu can be passed over', async () => {
+  const { adapter, runtime } = (await dawnAdapter(testAdapter(), []))!;
+  let asked = 0;
+  const brought = (): GPU => ({ requestAdapter: async () => { asked++; return adapter; } }) as unknown as GPU;
+  const navigator = globalThis.navigator as { gpu?: GPU } | undefined, host = navigator ?? {};
+  if (!navigator) Object.assign(globalThis, { navigator: host });
+  host.gpu = brought();
+  try {
+    const passedOver = await openGpu({ builtIn: false, ...(testAdapter() && { prefer: testAdapter() }) });
+    assert.equal([passedOver.profile.runtime, asked], [runtime, 0]);
+    passedOver.close();
+    const object = new WeakRef(host.gpu), gpu = await openGpu({ gpu: host.gpu });
+    assert.is(asked, 1);
+    gpu.close();
+    delete host.gpu;
+    setFlagsFromString('--expose-gc');
+    await new Promise((turn) => { setTimeout(turn, 10); });
+    (runInNewContext('gc') as () => void)();
+    assert.ok(object.deref());
+  } finally {
+    delete host.gpu;
+  }
 });
 
 test.run();

@@ -10,8 +10,10 @@ export interface OpenGpuOptions {
   device?: GPUDevice;
   /** Used as given; a device is requested from it (an adapter serves one device only). */
   adapter?: GPUAdapter;
-  /** The object to ask for an adapter instead of `navigator.gpu`. */
+  /** The object to ask for an adapter instead of `navigator.gpu`. It is kept for as long as the process lives: Dawn crashes once it is collected. */
   gpu?: GPU;
+  /** False passes over the runtime's own WebGPU (`navigator.gpu`): under Deno, npm `webgpu` is then taken. */
+  builtIn?: boolean;
   /** An adapter to insist on; an error, never another adapter, when it is not there. */
   prefer?: AdapterPreference;
   /** False leaves out `timestamp-query`, which is otherwise requested where offered. */
@@ -51,6 +53,7 @@ const raisedLimits = [
 ] as const;
 
 const providers: AdapterProvider[] = [];
+const brought = new Set<GPU>();
 
 /** Adds a way to an adapter, asked when `navigator.gpu` is absent or offers none that will do. */
 export function addAdapterProvider(provider: AdapterProvider): void {
@@ -90,16 +93,17 @@ async function findAdapter(options: OpenGpuOptions): Promise<AdapterSource> {
   if (options.adapter) return { adapter: options.adapter, runtime: "the caller's adapter" };
   const tried: string[] = [];
   if (options.gpu) {
+    brought.add(options.gpu);
     const adapter = await ask(options.gpu, "the caller's GPU object", options.prefer, tried);
     if (adapter) return { adapter, runtime: "the caller's GPU object", language: languageOf(options.gpu) };
     throw noAdapter(options.prefer, tried);
   }
-  const built = builtIn();
+  const built = options.builtIn === false ? null : builtIn();
   if (built) {
     const adapter = await ask(built.gpu, 'navigator.gpu', options.prefer, tried);
     if (adapter) return { adapter, runtime: built.runtime, language: languageOf(built.gpu) };
   } else {
-    tried.push('navigator.gpu is absent');
+    tried.push(options.builtIn === false ? 'navigator.gpu was to be passed over' : 'navigator.gpu is absent');
   }
   for (const provider of providers) {
     const found = await provider(options.prefer, tried);

@@ -8,7 +8,7 @@ import { gpuProduct, gpuProducts } from './gemm-gpu.ts';
 import { ceilDiv, tiles } from './launch.ts';
 import { gemmCheck } from './gemm-check.ts';
 
-const SUBGROUP = kernel('gemm_subgroup', subgroupSource, (c, { subgroupSize }) => gemmCheck(c, c['TM']!, 4 * subgroupSize));
+const SUBGROUP = kernel('gemm_subgroup', subgroupSource, (c) => gemmCheck(c, c['TM']!, 4 * c['SG']!));
 const ROWS = kernel('gemm_rows', rowsSource, (c, { subgroupSize }) => gemmCheck(c, 4 * subgroupSize, c['TN']!, c['TN']! / 4));
 
 /**
@@ -62,7 +62,11 @@ export function gemmSplit(c: { readonly adapter: AdapterProfile; temp(shape: rea
   return onGpu(c.adapter) ? gpuProducts(c, product) : [cpuProduct(c.adapter, product)];
 }
 
-const onGpu = (adapter: AdapterProfile): boolean => adapter.family === 'gpu' || Boolean(adapter.rejected?.has(SUBGROUP.name));
+/** What `Dispatch.variant` says of gemm_subgroup where lanes cannot talk: a software adapter without subgroups. */
+const LONE = 'gemm_subgroup without subgroups';
+const isLone = ({ kind, subgroupSize }: AdapterProfile): boolean => kind === 'cpu' && subgroupSize === 0;
+
+const onGpu = (adapter: AdapterProfile): boolean => (adapter.family === 'gpu' && !isLone(adapter)) || Boolean(adapter.rejected?.has(isLone(adapter) ? LONE : SUBGROUP.name));
 
 function describe(g: Gemm): Product {
   const [n0, n1] = g.batch ?? [1, 1];
@@ -123,18 +127,20 @@ function sourceOf({ shape }: Value, down: number | null, { limits }: AdapterProf
   return blocks ? { image: 2, width: row / 4, blocks } : { ...STORAGE, image: imageable(shape) ? 1 : 0 };
 }
 
+/** Lanes of a workgroup, and rows of a tile, where a device has no subgroups. */
+const LONE_WIDTH = 8, LONE_ROWS = 8;
 /** Narrower products than this many subgroups take gemm_rows, whose tile is as wide as they are. */
 const NARROW = 3;
 
 function cpuProduct(adapter: AdapterProfile, product: Product): Dispatch {
-  const { gemm: g, params, constants: c, bind, batches } = product, width = adapter.subgroupSize;
-  const narrow = g.mode !== 'tn' && g.n <= NARROW * width && g.m >= 8 * width && c['A_VEC'] && c['B_VEC'] && c['C_VEC'] && (g.mode === 'nn' || g.k2 % 4 === 0);
+  const { gemm: g, params, constants: c, bind, batches } = product, lone = isLone(adapter), width = lone ? LONE_WIDTH : adapter.subgroupSize;
+  const narrow = !lone && g.mode !== 'tn' && g.n <= NARROW * width && g.m >= 8 * width && c['A_VEC'] && c['B_VEC'] && c['C_VEC'] && (g.mode === 'nn' || g.k2 % 4 === 0);
   const kernelOf = narrow && !adapter.rejected?.has(ROWS.name) ? ROWS : SUBGROUP;
   const withImages = `${kernelOf.name} of images`, images = adapter.images && !adapter.rejected?.has(withImages);
   // tn walks down the rows of both operands: those come in panels where they can.
   const from = (operand: Value, vec: number | undefined, row: number): Source => (images && vec ? sourceOf(operand, g.mode === 'tn' ? row : null, adapter) : STORAGE);
   const a = from(g.a, c['A_VEC'], g.aRow), b = from(g.b, c['B_VEC'], g.bRow), constants = { ...c, A_IMAGE: a.image, B_IMAGE: b.image };
-  const common = { kernel: kernelOf, variant: a.image || b.image ? withImages : kernelOf.name, bind, panels: { ...(a.image === 2 && { a: a.width }), ...(b.image === 2 && { b: b.width }) } };
+  const common = { kernel: kernelOf, variant: lone ? LONE : a.image || b.image ? withImages : kernelOf.name, bind, panels: { ...(a.image === 2 && { a: a.width }), ...(b.image === 2 && { b: b.width }) } };
   if (kernelOf === ROWS) {
     const columns = ceilDiv(g.n, width) * width, { grid, blocks } = tiles(ceilDiv(g.n, columns), ceilDiv(g.m, 4 * width), batches);
     return { ...common, grid, params: { ...params, tile_rows: columns / 4, m_blocks: blocks }, constants: { ...constants, TN: columns, TAIL: Number(g.mode === 'nn') } };
@@ -142,13 +148,15 @@ function cpuProduct(adapter: AdapterProfile, product: Product): Dispatch {
   // 24 accumulators fit lavapipe's registers best (8 lanes), 16 SwiftShader's (4 lanes). Fewer only where they pay for a variant of their own:
   // the narrow weight gradients of grouped convolutions. Element-wise stores mean odd shapes, which are small: the tile that compiles fastest.
   // tn reads as much for 32 rows as for 24.
-  const most = width < 8 ? 16 : g.mode === 'tn' ? 32 : 24;
+  const most = lone ? LONE_ROWS : width < 8 ? 16 : g.mode === 'tn' ? 32 : 24;
   const rows = !c['C_VEC'] ? width : g.mode === 'tn' ? Math.min(most, ceilDiv(g.m, width) * width) : most;
   // Masking the tail of k costs nn 3 % and saves it a variant; in nt it is for odd inner sizes only.
   const tail = g.mode === 'nn' || (g.mode === 'nt' && g.k2 % 4 !== 0), positions = g.bPosition || !c['B_VEC'];
   const { grid, blocks } = tiles(ceilDiv(g.n, 4 * width), ceilDiv(g.m, rows), batches);
   return {
     ...common, grid, params: { ...params, tile_rows: rows, m_blocks: blocks, a_width: a.width, a_blocks: a.blocks, b_width: b.width, b_blocks: b.blocks },
-    constants: { ...constants, TM: rows, TAIL: Number(tail), POSITIONS: Number(Boolean(positions)) },
+    constants: {
+      ...constants, SG: width, LONE: Number(lone), TM: rows, LOADS: lone ? rows : rows / width, GROUPS: lone ? ceilDiv(rows, 4) : 1, TAIL: Number(tail), POSITIONS: Number(Boolean(positions)),
+    },
   };
 }
