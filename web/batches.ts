@@ -3,7 +3,7 @@ import { anchorCapacity, cropStarts, fixedNegatives, framesOf, isSilent, MGFErro
 
 /** Purposes of random streams. */
 const ORDER = 1, CROP = 2, MASK = 3, NEGATIVES = 4;
-const MOST_UTTERANCES = 4, FEWEST = 2, SHORTEST_CROP = 0.48, SEED = 1;
+const MOST_UTTERANCES = 4, FEWEST = 2, CROPS = [1.92, 1.28, 0.96, 0.64], SHORTEST = 0.64, SEED = 1;
 
 export interface Plan {
   readonly run: RunConfig;
@@ -24,12 +24,12 @@ function cut(waves: readonly Float32Array[], crop: number): Float32Array[] {
  * do even then.
  */
 export function planRun(waves: readonly Float32Array[], preset: string, cropSeconds: number, steps: number): Plan {
-  for (let seconds = cropSeconds; seconds >= SHORTEST_CROP; seconds /= 2) {
-    const pieces = cut(waves, Math.round(seconds * SAMPLE_RATE)), fewest = seconds / 2 < SHORTEST_CROP ? FEWEST : MOST_UTTERANCES;
+  for (const seconds of CROPS.filter((c) => c <= cropSeconds)) {
+    const pieces = cut(waves, Math.round(seconds * SAMPLE_RATE)), fewest = seconds === SHORTEST ? FEWEST : MOST_UTTERANCES;
     if (pieces.length < fewest) continue;
     return { pieces, run: presetRunConfig(preset, { train: { steps, seed: SEED, crop_seconds: seconds, utterances_per_batch: Math.min(MOST_UTTERANCES, pieces.length) } }) };
   }
-  throw new MGFError('data', `training needs two different stretches of sound of ${SHORTEST_CROP} s at least; add some seconds of speech`);
+  throw new MGFError('data', `training needs two different stretches of sound of ${SHORTEST} s at least; add some seconds of speech`);
 }
 
 /** The batch of a step: a function of the plan and the step. */

@@ -79,6 +79,8 @@ export function curve({ label, unit, values, reference, share }: Curve): HTMLDiv
     return { step, value: near.reduce((sum, p) => sum + p.value, 0) / near.length };
   });
   const all = [...points.map((p) => p.value), ...(reference ? [reference.value] : [])], low = Math.min(...all), high = Math.max(...all), pad = 0.08 * (high - low || 1);
+  // The name of the line stands where the curve is far from it.
+  const apart = (p?: { value: number }): number => Math.abs((p?.value ?? 0) - (reference?.value ?? 0)), side = apart(smooth.at(-1)) > apart(smooth[0]) ? 'right' : 'left';
   const last = points.at(-1), spoken = last ? `${label}: ${figures(points[0]!.value)} at step 1, ${figures(last.value)} at step ${last.step}` : label;
   return plot(spoken, (width) => ({
     width, height: 190, marginLeft: 44, marginRight: 14, marginTop: 22, marginBottom: 36,
@@ -87,7 +89,7 @@ export function curve({ label, unit, values, reference, share }: Curve): HTMLDiv
     marks: [
       Plot.gridY({ stroke: 'var(--line)', strokeOpacity: 1, ticks: 4 }),
       ...(reference ? [Plot.ruleY([reference.value], { stroke: 'var(--reference)', strokeDasharray: '5 4', strokeWidth: 1.25 }),
-        Plot.text([reference], { y: 'value', text: 'name', frameAnchor: 'right', textAnchor: 'end', lineAnchor: 'bottom', dy: -4, fill: 'var(--reference)', stroke: 'var(--page)', strokeWidth: 4 })] : []),
+        Plot.text([reference], { y: 'value', text: 'name', frameAnchor: side, textAnchor: side === 'right' ? 'end' : 'start', lineAnchor: 'bottom', dx: side === 'right' ? 0 : 4, dy: -4, fill: 'var(--reference)', stroke: 'var(--page)', strokeWidth: 4 })] : []),
       Plot.lineY(points, { x: 'step', y: 'value', stroke: 'var(--accent)', strokeOpacity: 0.3, strokeWidth: 1 }),
       Plot.lineY(smooth, { x: 'step', y: 'value', stroke: 'var(--accent)', strokeWidth: 2 }),
       Plot.dot(smooth.slice(-1), { x: 'step', y: 'value', r: 3, fill: 'var(--accent)' }),

@@ -21,7 +21,7 @@ export function hearsSection(clips: Clips): void {
     shown = state;
     const drawn = clip ? [...spectrograms(clip), ...features(clip)] : [];
     box.className = drawn.length > 0 ? 'figures pair' : 'empty';
-    box.replaceChildren(...(drawn.length > 0 ? drawn : [clip ? `${clip.name} is being listened to.` : 'Choose a sound above.']));
+    box.replaceChildren(...(drawn.length > 0 ? drawn : [clip ? `${clip.name} is waiting to be heard.` : 'Choose a sound above.']));
   });
 }
 
@@ -76,7 +76,7 @@ function spectrograms(clip: Clip): HTMLElement[] {
   }, { text: true, frame: playhead(inside, long), failed: (error) => status.fail(error) });
   return [
     el('figure', {}, el('header', {}, el('h3', {}, 'What was said'), own), heard,
-      el('figcaption', {}, `Energy of ${mels} mel bands every 10 ms, each band normalised over time.`), colourScale('magma', `${RANGE[0]}`, `${RANGE[1]} standard deviations`)),
+      el('figcaption', {}, `Energy of ${mels} mel bands every 10 ms, each band normalised over time.`), colourScale('magma', `−${-RANGE[0]}`, `${RANGE[1]} standard deviations`)),
     el('figure', {}, el('header', {}, el('h3', {}, 'What is left of it inside'), theirs), inside,
       el('figcaption', {}, `Rebuilt from hidden state 2 by the frame scale's head: off by ${error.toFixed(2)} standard deviations on average; without knowing anything, 0.82. Played, its phases are invented.`)),
   ];

@@ -83,12 +83,13 @@ export function voicesSection(clips: Clips): void {
 function map(points: readonly Point[], chosen: Clip | undefined, choose: (id: number) => void): HTMLElement[] {
   const whole = points.filter((p) => p.whole), names = whole.length <= 12;
   const drawing = plot(`Map of ${whole.length} sounds and their seconds: ${whole.map((p) => p.clip.name).join(', ')}`, (width) => {
-    const height = Math.min(440, Math.max(300, 0.8 * width)), room = 34, centred = (values: number[]): [number, number] => [Math.min(...values), Math.max(...values)];
-    const [x0, x1] = centred(points.map((p) => p.x)), [y0, y1] = centred(points.map((p) => p.y)), scale = Math.min((width - 2 * room) / (x1 - x0 || 1), (height - 2 * room) / (y1 - y0 || 1));
-    const px = (p: Point): number => width / 2 + (p.x - (x0 + x1) / 2) * scale, py = (p: Point): number => height / 2 - (p.y - (y0 + y1) / 2) * scale;
+    const height = Math.min(440, Math.max(300, 0.8 * width)), room = 38, centred = (values: number[]): [number, number] => [Math.min(...values), Math.max(...values)];
+    const [x0, x1] = centred(points.map((p) => p.x)), [y0, y1] = centred(points.map((p) => p.y));
+    const px = (p: Point): number => width / 2 + (p.x - (x0 + x1) / 2) * ((width - 2 * room) / (x1 - x0 || 1)), py = (p: Point): number => height / 2 - (p.y - (y0 + y1) / 2) * ((height - 2 * room) / (y1 - y0 || 1));
+    const labels = names ? labelled(whole.map((p) => ({ text: p.clip.name, x: px(p), y: py(p), own: p.clip === chosen })), points.map((p) => ({ x: px(p), y: py(p) })), width, height) : [];
     const colour = (p: Point): string => p.clip.colour;
     return {
-      width, height, margin: 0, x: { axis: null, domain: [0, width] }, y: { axis: null, domain: [height, 0] }, clip: false,
+      width, height, margin: 0, x: { axis: null, domain: [0, width] }, y: { axis: null, domain: [height, 0] },
       marks: [
         Plot.frame({ stroke: 'var(--line)', rx: 10 }),
         Plot.link(points.filter((p) => !p.whole).map((p) => ({ p, w: whole.find((q) => q.clip === p.clip)! })), {
@@ -97,9 +98,8 @@ function map(points: readonly Point[], chosen: Clip | undefined, choose: (id: nu
         Plot.dot(points.filter((p) => !p.whole), { x: px, y: py, r: 3, fill: colour, fillOpacity: 0.7 }),
         Plot.dot(whole, { x: px, y: py, r: 6.5, fill: colour, stroke: 'var(--page)', strokeWidth: 1.5 }),
         Plot.dot(whole.filter((p) => p.clip === chosen), { x: px, y: py, r: 11, stroke: 'var(--accent)', strokeWidth: 2 }),
-        ...(names ? [true, false].map((own) => Plot.text(whole.filter((p) => own === (p.clip === chosen)), {
-          x: (p: Point) => Math.max(60, Math.min(width - 60, px(p))), y: py, text: (p: Point) => p.clip.name, dy: -15, fill: 'var(--ink)', stroke: 'var(--page)', strokeWidth: 4, fontWeight: own ? 700 : 450,
-        })) : []),
+        Plot.link(labels, { x1: 'x', y1: 'y', x2: 'lx', y2: 'ly', stroke: 'var(--axis)', strokeWidth: 0.75 }),
+        ...[true, false].map((own) => Plot.text(labels.filter((l) => l.own === own), { x: 'lx', y: 'ly', text: 'text', fill: 'var(--ink)', stroke: 'var(--page)', strokeWidth: 4, fontWeight: own ? 700 : 450 })),
       ],
     };
   });
@@ -111,6 +111,28 @@ function map(points: readonly Point[], chosen: Clip | undefined, choose: (id: nu
     if (hit) choose(hit.clip.id);
   });
   return [drawing, el('figcaption', {}, 'Large dots are whole sounds, small ones their seconds, a colour a sound. A projection (t-SNE, or principal components of few points) keeps neighbours; directions and far distances mean nothing.')];
+}
+
+interface Spot { x: number; y: number }
+interface Label extends Spot { text: string; own: boolean }
+
+/** A place for every name near its dot, where it covers the fewest dots and no other name. */
+function labelled(labels: readonly Label[], dots: readonly Spot[], width: number, height: number): Array<Label & { lx: number; ly: number }> {
+  const placed: Array<Label & { lx: number; ly: number; half: number }> = [];
+  for (const label of labels) {
+    const half = 3.3 * label.text.length;
+    let best = { lx: label.x, ly: label.y, cost: Infinity };
+    for (const r of [16, 26, 38, 54, 72]) {
+      for (let k = 0; k < 16; k++) {
+        const angle = (Math.PI * k) / 8, lx = label.x + (r + half * Math.abs(Math.cos(angle))) * Math.cos(angle), ly = label.y + r * Math.sin(angle);
+        const names = placed.filter((o) => Math.abs(o.lx - lx) < o.half + half + 6 && Math.abs(o.ly - ly) < 16).length, hidden = dots.filter((d) => Math.abs(d.x - lx) < half + 6 && Math.abs(d.y - ly) < 11).length;
+        const outside = Number(lx < half + 6 || lx > width - half - 6 || ly < 12 || ly > height - 12), cost = 40 * names + 3 * hidden + 60 * outside + r / 10;
+        if (cost < best.cost) best = { lx, ly, cost };
+      }
+    }
+    placed.push({ ...label, lx: best.lx, ly: best.ly, half });
+  }
+  return placed;
 }
 
 /** Cosine similarity of the chosen sound to the others; the mean of all is removed where there are enough to have one. */
