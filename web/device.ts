@@ -50,19 +50,19 @@ export class DeviceHost {
     this.#gpu = null;
     this.#show('lost', 'The device is gone; opening a new one.');
     const why = el('p', {}, sentence(error));
-    notice('The graphics device was lost', why, el('p', {}, 'That happens when a driver restarts or the machine runs out of memory. A new device is being opened; your sounds are still here.'));
+    notice(true, 'The graphics device was lost', why, el('p', {}, 'That happens when a driver restarts or the machine runs out of memory. A new device is being opened; your sounds are still here.'));
     for (const listener of this.#listeners) listener(null);
     for (const wait of ATTEMPTS) {
       await delay(wait);
       try {
         const fresh = await openGpu();
-        notice('The graphics device was lost, and a new one is open', why, el('p', {}, 'Your sounds and what was computed of them are still here. A training or measurement that was running has ended: its weights were on the old device.'), dismiss());
+        notice(true, 'The graphics device was lost, and a new one is open', why, el('p', {}, 'Your sounds and what was computed of them are still here. A training or measurement that was running has ended: its weights were on the old device.'), dismiss());
         this.#take(fresh);
         return;
       } catch { /* the browser is not ready yet */ }
     }
     this.#show('lost', 'The device is gone.');
-    notice('The graphics device was lost', why, el('p', {}, 'The browser gives no new one yet.'),
+    notice(true, 'The graphics device was lost', why, el('p', {}, 'The browser gives no new one yet.'),
       el('p', {}, el('button', { type: 'button', click: () => void this.open() }, 'Try again')));
   }
 
@@ -77,8 +77,10 @@ export class DeviceHost {
   get state(): State { return this.#state; }
 }
 
-function notice(title: string, ...content: Node[]): void {
+/** At the top of the page; where `everywhere` is set, before whatever is being looked at. */
+function notice(everywhere: boolean, title: string, ...content: Node[]): void {
   const box = byId('notice');
+  box.classList.toggle('floating', everywhere);
   box.replaceChildren(el('h2', {}, title), ...content);
   box.hidden = false;
 }
@@ -87,8 +89,7 @@ const dismiss = (): Node => el('p', {}, el('button', { type: 'button', click: ()
 
 /** Why there is no device, and how to come by one. */
 function explain(error: unknown, again: () => void): void {
-  const own = navigator.userAgent, linux = /Linux/.test(own) && !/Android/.test(own);
-  const ways: string[] = [
+  const ways = [
     'Chrome and Edge: since version 113 on Windows, macOS and ChromeOS, since 121 on Android 12 and newer; on Linux by default only with newer Intel and NVIDIA drivers, elsewhere by starting the browser with --enable-unsafe-webgpu --enable-features=Vulkan.',
     'Safari: since version 26, on Mac, iPhone, iPad and Vision Pro.',
     'Firefox: since version 141 on Windows and 145 on Macs with Apple silicon; elsewhere with dom.webgpu.enabled set to true in about:config.',
@@ -96,8 +97,8 @@ function explain(error: unknown, again: () => void): void {
   const reason = !globalThis.isSecureContext ? 'This page was not loaded over https or from localhost, and browsers offer WebGPU only there.'
     : 'gpu' in navigator ? 'This browser knows WebGPU, but offers no graphics adapter: its driver may be on the browser\'s block list, or graphics acceleration may be switched off in the browser\'s settings.'
     : 'This browser does not offer WebGPU.';
-  notice('WebGPU is missing', el('p', {}, `${reason} Sounds can be loaded and played; everything that computes needs it.`),
-    el('ul', {}, ...(linux ? ways : ways.toSorted()).map((text) => el('li', {}, text))),
+  notice(false, 'WebGPU is missing', el('p', {}, `${reason} Sounds can be loaded and played; everything that computes needs it.`),
+    el('ul', {}, ...ways.map((text) => el('li', {}, text))),
     el('p', {}, el('button', { type: 'button', click: again }, 'Look again')),
     el('details', {}, el('summary', {}, 'What was tried'), el('p', {}, sentence(error))));
 }

@@ -71,6 +71,7 @@ export function trainingSection(clips: Clips, host: DeviceHost): void {
       }
       await breath();
     }
+    if (run.steps.length === 0) { status.say('Stopped before the first step.'); return; }
     draw(run);
     const heard = run.steps.length * pretrainer.rows * settings.crop_seconds;
     status.say(`${run.steps.length < total ? 'Stopped after' : 'Done:'} ${run.steps.length} steps, ${figures(heard)} seconds of crops, by ${Object.values(mgf.loss_weights).filter((w) => w > 0).length} scales.`);

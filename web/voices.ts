@@ -148,7 +148,7 @@ function nearest(list: readonly Clip[], chosen: Clip | undefined): HTMLElement[]
     el('ol', { 'class': 'nearest' }, ...others.map(({ clip, value }) => {
       const sound = el('button', { type: 'button', 'class': 'plain' });
       playButton(sound, clip.name, () => clip.wave);
-      return el('li', {}, el('b', {}, clip.name), el('span', { 'class': 'value' }, value.toFixed(2)), sound, el('span', { 'class': 'bar', 'aria-hidden': 'true' }, el('i', { style: `width: ${Math.round(100 * Math.max(0, value))}%` })));
+      return el('li', {}, el('b', {}, clip.name), el('span', { 'class': 'value' }, value.toFixed(2).replace('-', '−')), sound, el('span', { 'class': 'bar', 'aria-hidden': 'true' }, el('i', { style: `width: ${Math.round(100 * Math.max(0, value))}%` })));
     })),
     el('p', { 'class': 'status' }, centred ? 'Cosine similarity of their means, the mean of all sounds removed: 0 is as alike as any two.' : 'Cosine similarity of their means. With four sounds or more the mean of all is removed, and the numbers say more.'),
   ];
