@@ -30,25 +30,37 @@ const workloads = (size: string): Array<{ title: string; workload: Workload }> =
 
 /** The longest that one launch of the ceilings may take: browsers end a device that does not answer for seconds. */
 const CEILING_MS = 40;
-/** A batch of runs is at least this long, so that submitting it and being told of its end is a small part. */
-const BATCH_MS = 50;
-const MOST_RUNS = 200, BATCHES = { least: 5, most: 9, milliseconds: 400 };
+/** A batch of runs is at least this long, and this many times as long as being told of its end takes (browsers may look only ten times a second). */
+const BATCH_MS = 50, BATCH_WAITS = 8;
+const MOST_RUNS = 4096, BATCHES = { least: 5, most: 9, milliseconds: 400 };
 
 interface Row { title: string; grad: boolean; tag: string; ms: number; gflops: number; gbps: number; share: number; intensity: number; refused?: string }
 
+/** Milliseconds until the page learns that the device has nothing to do. */
+async function waitingTime({ device: { queue } }: Gpu): Promise<number> {
+  const samples: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const started = performance.now();
+    queue.submit([]);
+    await queue.onSubmittedWorkDone();
+    samples.push(performance.now() - started);
+  }
+  return statistics(samples).median;
+}
+
 /** Milliseconds of one run: the median of batches that are submitted at once. */
-async function time(run: () => Promise<unknown>): Promise<number> {
+async function time(gpu: Gpu, run: () => Promise<unknown>): Promise<number> {
   const batch = async (n: number): Promise<number> => {
     const started = performance.now();
     await Promise.all(Array.from({ length: n }, run));
-    return (performance.now() - started) / n;
+    await breath();
+    return performance.now() - started;
   };
   await batch(1);
-  const once = await batch(2), n = Math.max(1, Math.min(MOST_RUNS, Math.ceil(BATCH_MS / Math.max(0.02, once)))), samples: number[] = [];
-  for (let spent = 0; samples.length < BATCHES.least || (samples.length < BATCHES.most && spent < BATCHES.milliseconds); spent += n * samples.at(-1)!) {
-    samples.push(await batch(n));
-    await breath();
-  }
+  const wanted = Math.max(BATCH_MS, BATCH_WAITS * await waitingTime(gpu)), samples: number[] = [];
+  let n = 1;
+  for (let took = await batch(n); took < wanted && n < MOST_RUNS; took = await batch(n)) n = Math.min(MOST_RUNS, n * Math.max(2, Math.min(4, Math.ceil(wanted / took))));
+  for (let spent = 0; samples.length < BATCHES.least || (samples.length < BATCHES.most && spent < BATCHES.milliseconds); spent += n * samples.at(-1)!) samples.push(await batch(n) / n);
   return statistics(samples).median;
 }
 
@@ -57,7 +69,7 @@ async function measureOne(gpu: Gpu, workload: Workload): Promise<{ ms: number } 
   try {
     arm.poison();
     const [reference] = await Promise.all([compute('reference', { workload, seed: 1 }), arm.run(0)]), wrong = disagreement(await arm.outputs(), reference);
-    return wrong === null ? { ms: await time(() => arm.run(0)) } : { refused: `wrong result: ${wrong}` };
+    return wrong === null ? { ms: await time(gpu, () => arm.run(0)) } : { refused: `wrong result: ${wrong}` };
   } finally {
     await arm.dispose();
   }
