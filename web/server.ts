@@ -12,13 +12,14 @@ const TYPES: Readonly<Record<string, string>> = {
 export async function serve(folder: string, port: number): Promise<{ url: string; server: Server }> {
   const root = resolve(folder), server = createServer((request, response) => void (async () => {
     const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname), file = join(root, normalize(path.endsWith('/') ? `${path}index.html` : path));
-    const found = file.startsWith(root + sep) && request.method === 'GET' ? await stat(file).catch(() => null) : null;
+    const found = file.startsWith(root + sep) && /^(GET|HEAD)$/.test(request.method ?? '') ? await stat(file).catch(() => null) : null;
     if (!found?.isFile()) {
       response.writeHead(404, { 'content-type': 'text/plain' }).end('There is no such file.\n');
       return;
     }
     response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'content-length': found.size, 'cache-control': 'no-cache' });
-    createReadStream(file).pipe(response);
+    if (request.method === 'HEAD') response.end();
+    else createReadStream(file).pipe(response);
   })().catch(() => response.writeHead(400).end()));
   await new Promise<void>((done, fail) => { server.once('error', fail).listen(port, '127.0.0.1', done); });
   return { url: `http://localhost:${(server.address() as { port: number }).port}/`, server };
