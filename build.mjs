@@ -2,57 +2,102 @@
 //   node build.mjs [--test] [--web] [--quiet]
 import { build } from 'esbuild';
 import { cp, readFile, readdir, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 const root = import.meta.dirname ?? dirname(new URL(import.meta.url).pathname);
 const withTests = process.argv.includes('--test');
 const withWeb = withTests || process.argv.includes('--web');
 const quiet = process.argv.includes('--quiet');
 
-/** Text of a kernel with its `#include "file"` lines replaced by the files, each at most once. */
-async function resolveIncludes(path, seen, files) {
-  files.push(path);
-  const lines = (await readFile(path, 'utf8')).split('\n');
-  const out = [];
-  for (const line of lines) {
-    const include = /^\s*#include\s+"([^"]+)"/.exec(line);
-    if (!include) { out.push(line); continue; }
-    const target = join(root, 'kernels', include[1]);
-    if (seen.has(target)) continue;
-    seen.add(target);
-    out.push(await resolveIncludes(target, seen, files));
+/** Pieces of a kernel in order, its `#include "file"` lines replaced by the pieces of the files, each file at most once. */
+async function piecesOf(path, seen) {
+  const pieces = [];
+  let lines = [];
+  const cut = () => { pieces.push({ path, text: lines.join('\n') }); lines = []; };
+  for (const line of (await readFile(path, 'utf8')).split('\n')) {
+    const include = /^\s*#include\s+"([^"]+)"/.exec(line), target = include && join(root, 'kernels', include[1]);
+    if (!target) lines.push(line);
+    else if (!seen.has(target)) {
+      seen.add(target);
+      cut();
+      pieces.push(...await piecesOf(target, seen));
+    }
   }
-  return out.join('\n');
+  cut();
+  return pieces;
 }
 
-export const wgsl = {
+/** WGSL without comments and spare space; `#if` and the like keep their lines. */
+function squeeze(text) {
+  let out = '';
+  for (const line of text.replace(/\/\*[^]*?\*\//g, '').split('\n').map((l) => l.replace(/\/\/.*/, '').trim()).filter(Boolean)) {
+    const code = line.startsWith('#') ? `\n${line}\n` : line.replace(/\s*([-=+*/<>,;:(){}&|[\]!])\s*/g, '$1');
+    out += /\w$/.test(out) && /^[\w$]/.test(code) ? ` ${code}` : code;
+  }
+  return `${out.replace(/\n+/g, '\n')}\n`;
+}
+
+/** Kernels as text. `squeezed`: small, and what several kernels include is there once; for browsers. Otherwise as written, for people. */
+export const wgsl = ({ squeezed = false } = {}) => ({
   name: 'wgsl',
   setup(b) {
+    const shared = new Map();
+    b.onResolve({ filter: /^wgsl:/ }, ({ path }) => ({ path, namespace: 'wgsl' }));
+    b.onLoad({ filter: /.*/, namespace: 'wgsl' }, ({ path }) => ({ contents: shared.get(path), loader: 'text' }));
     b.onLoad({ filter: /\.wgsl$/ }, async ({ path }) => {
-      const files = [];
       try {
-        return { contents: await resolveIncludes(path, new Set(), files), loader: 'text', watchFiles: files };
+        const pieces = await piecesOf(path, new Set()), watchFiles = [...new Set(pieces.map((p) => p.path))];
+        if (!squeezed) return { contents: pieces.map((p) => p.text).join('\n'), loader: 'text', watchFiles };
+        const imports = [], parts = [];
+        for (const [i, { path: from, text }] of pieces.entries()) {
+          const small = squeeze(text);
+          if (small === '\n') continue;
+          if (from === path) parts.push(JSON.stringify(small));
+          else {
+            const name = `wgsl:${relative(root, from)}:${pieces.slice(0, i).filter((p) => p.path === from).length}`;
+            shared.set(name, small);
+            imports.push(`import p${i} from ${JSON.stringify(name)};`);
+            parts.push(`p${i}`);
+          }
+        }
+        return { contents: `${imports.join('\n')}\nexport default ${parts.join(' + ')};`, loader: 'js', watchFiles };
       } catch (error) {
-        return { errors: [{ text: `${path}: ${error.message}` }], watchFiles: files };
+        return { errors: [{ text: `${path}: ${error.message}` }] };
       }
     });
   },
+});
+
+/** The Opus decoder can load a network that sharpens damaged speech, 4 MB, on request only; nobody here requests it. */
+const withoutOpusNetwork = {
+  name: 'without-opus-network',
+  setup(b) {
+    b.onResolve({ filter: /^@wasm-audio-decoders\/opus-ml$/ }, ({ path }) => ({ path, namespace: 'empty' }));
+    b.onLoad({ filter: /.*/, namespace: 'empty' }, () => ({ contents: 'export {};' }));
+  },
 };
 
-const common = { bundle: true, format: 'esm', target: 'es2022', sourcemap: 'linked', logLevel: quiet ? 'error' : 'warning', absWorkingDir: root, plugins: [wgsl], loader: { '.py': 'text' } };
+const common = { bundle: true, format: 'esm', target: 'es2022', sourcemap: 'linked', sourcesContent: false, logLevel: quiet ? 'error' : 'warning', absWorkingDir: root, plugins: [wgsl()], loader: { '.py': 'text' } };
 const node = { ...common, platform: 'node', packages: 'external', outdir: 'dist' };
+
+/** For browsers: small kernels, and nothing that only Node has. */
+const browser = { ...common, platform: 'browser', external: ['webgpu'], splitting: true, plugins: [wgsl({ squeezed: true }), withoutOpusNetwork] };
 
 /** The web page: what web/ holds, bundled for browsers, with the network and the sounds that come along; and a server for it. */
 async function buildWeb() {
-  await build({ ...common, platform: 'browser', entryPoints: ['web/main.ts', 'web/worker.ts'], outdir: 'dist/web', splitting: true, minify: true });
+  await build({ ...browser, entryPoints: ['web/main.ts', 'web/worker.ts'], outdir: 'dist/web', minify: true });
   for (const file of ['web/index.html', 'web/style.css', 'web/clips', 'models/mgf-tiny.safetensors']) await cp(join(root, file), join(root, 'dist/web', file.replace(/^\w+\//, '')), { recursive: true });
   await build({ ...node, entryPoints: { serve: 'web/serve.ts' } });
 }
 
 async function main() {
   await rm(join(root, 'dist'), { recursive: true, force: true });
-  await build({ ...common, platform: 'browser', entryPoints: ['src/index.ts'], outdir: 'dist', external: ['webgpu'], splitting: true });
-  await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts' }, splitting: true });
+  // For bundlers: every module by itself, so that an application pays for what it imports. For pages without a bundler: one file, and the decoders when they are needed.
+  const { metafile } = await build({ ...browser, entryPoints: { mgf: 'src/index.ts' }, outdir: 'dist/page', minify: true, metafile: true });
+  const modules = Object.keys(metafile.inputs).filter((file) => file.startsWith('src/'));
+  await build({ ...browser, entryPoints: modules, outbase: 'src', outdir: 'dist/browser', chunkNames: 'shared/[name]-[hash]' });
+  await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts', 'bench/long-stream': 'bench/long-stream.ts' }, splitting: true });
   // Carried to machines without node_modules: everything in one file but Dawn, and what only the embedded driver needs.
   await build({ ...node, entryPoints: { 'bench/gpu-host': 'bench/gpu-host/report.ts' }, packages: 'bundle', external: ['webgpu', 'tar-stream'] });
   if (withWeb) await buildWeb();
@@ -61,4 +106,4 @@ async function main() {
     await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true, alias: { 'mgf-webgpu': './src/node.ts' } });
   }
 }
-await main();
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

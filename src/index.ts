@@ -117,6 +117,11 @@ export type { HeadParameter, LossContext, TrainingLoss } from './mgf/extra-losse
 export { Encoder } from './mgf/encoder.ts';
 export type { ClipFeatures, EncoderOptions } from './mgf/encoder.ts';
 
+// ---------------------------------------------------------------------------------------------------------- applications
+// A trained network as an application wants it: one call to load, one to embed, one for streams.
+export { MGF } from './app/mgf.ts';
+export type { Embedding, EmbedOptions, FeatureOptions, LoadOptions, ReadBytes, StreamedFrames, WindowOptions } from './app/mgf.ts';
+
 // ----------------------------------------------------------------------------------------------------------------- audio
 /**
  * Decodes a whole WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file held in memory; the format is told by its first bytes. `nameForErrors` is what messages call

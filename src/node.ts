@@ -7,6 +7,11 @@
  *     const result = await pretrain({ gpu, run: presetRunConfig('micro-mel', { train: { minutes: 20 } }), items, out: 'runs/first' });
  *     gpu.close();
  */
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { fetchBytes, MGF as BrowserMGF } from './app/mgf.ts';
+import type { LoadOptions, ReadBytes } from './app/mgf.ts';
+import { MGFError } from './errors.ts';
 import { useDawn } from './gpu/dawn.ts';
 import { openGpu as open } from './gpu/device.ts';
 import type { Gpu, OpenGpuOptions } from './gpu/device.ts';
@@ -20,6 +25,28 @@ export * from './index.ts';
 export function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   useDawn();
   return open(options);
+}
+
+/** `models/` lies beside `dist/` in a checkout and in an installation alike. */
+const SHIPPED = new URL('../models/mgf-tiny.safetensors', import.meta.url);
+
+const readSource: ReadBytes = async (source, options) => {
+  const text = String(source), scheme = /^([a-z][a-z\d+.-]+):\/\//i.exec(text)?.[1];
+  if (scheme !== undefined && scheme !== 'file') return fetchBytes(source, options);
+  try {
+    return await readFile(scheme ? fileURLToPath(text) : text, { signal: options.signal });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new MGFError('io', `cannot read ${text}: ${(error as Error).message}`, { cause: error });
+  }
+};
+
+/** `MGF` of index.ts that also loads from paths, and mgf-tiny, which comes with this package, where no source is given. */
+export class MGF extends BrowserMGF {
+  static override load(source: Parameters<typeof BrowserMGF.load>[0] = SHIPPED, options: LoadOptions = {}, read: ReadBytes = readSource): Promise<MGF> {
+    useDawn();
+    return super.load(source, options, read);
+  }
 }
 
 // Audio and lists of recordings.

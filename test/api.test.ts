@@ -30,7 +30,7 @@ const NAMES = {
   optimisation: ['LossScaler', 'accumulate', 'adamw', 'biasCorrections', 'clipCoefficient', 'gradNorm', 'learningRate', 'progressRate', 'scaleBy'],
   programs: ['ParameterStore', 'Program', 'approvals', 'chromeTrace', 'compile', 'graphDot', 'rejections', 'rememberApprovals', 'startTuning', 'tuningOf'],
   mgf: [
-    'Encoder', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
+    'Encoder', 'MGF', 'PRESET_NAMES', 'Pretrainer', 'SCALES', 'applySettings', 'checkRunConfig', 'defaultAttach', 'framesOf', 'fromHuggingFace', 'initialValues',
     'mgfParameters', 'parseConfig', 'parseRunConfig', 'parseTrainConfig', 'presetConfig', 'presetRunConfig', 'presetTrainConfig', 'pretrainingGraph', 'splitCrops',
   ],
   audio: [

@@ -63,7 +63,7 @@ examples.after(() => rm(folder, { recursive: true, force: true }));
 
 async function runExample(block: Block): Promise<void> {
   const prefer = testAdapter();
-  const code = prefer ? block.code.replaceAll('openGpu()', `openGpu({ prefer: '${prefer}' })`) : block.code;
+  const code = prefer ? block.code.replaceAll('openGpu()', `openGpu({ prefer: '${prefer}' })`).replaceAll('MGF.load()', `MGF.load(undefined, { adapter: '${prefer}' })`) : block.code;
   const file = join(folder, `${where(block).replace(/\W+/g, '-')}.mjs`);
   await writeFile(file, (await transform(code, { loader: 'ts', format: 'esm', target: 'es2022' })).code);
   await new Promise<void>((done, fail) => {

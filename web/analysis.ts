@@ -1,11 +1,11 @@
 /** Computes what the network makes of every clip, one after the other, the chosen one first, and again on a new device if the old one goes. */
+import { MGF } from '../src/app/mgf.ts';
 import { MGFError } from '../src/errors.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import { Reconstructor } from '../src/mgf/reconstruction.ts';
 import type { Clip, Clips } from './clips.ts';
 import type { DeviceHost } from './device.ts';
 import { breath, Status } from './dom.ts';
-import { MGF } from './model.ts';
 import { fetchBytes, readNetwork } from './weights.ts';
 
 const MODEL = 'mgf-tiny.safetensors';
@@ -86,7 +86,7 @@ export class Analysis {
       this.#bytes = await fetchBytes(MODEL);
     }
     const { config, parameters } = readNetwork(this.#bytes, MODEL);
-    this.#networks = { gpu, mgf: await MGF.load(this.#bytes, { device: gpu.device }), reconstructor: new Reconstructor(gpu, config, parameters), used: false };
+    this.#networks = { gpu, mgf: await MGF.load(this.#bytes, { gpu }), reconstructor: new Reconstructor(gpu, config, parameters), used: false };
     return this.#networks;
   }
 }

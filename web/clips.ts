@@ -1,7 +1,7 @@
 /** The sounds on the page: what they are, and how files become samples. */
+import type { Embedding } from '../src/app/mgf.ts';
 import { MGFError } from '../src/errors.ts';
 import { decodeAudio, isSilent, randomStream, SAMPLE_RATE, toMono16k } from '../src/index.ts';
-import type { Embedding } from './model.ts';
 import type { Reconstruction } from '../src/mgf/reconstruction.ts';
 
 export interface Clip {

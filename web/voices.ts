@@ -1,11 +1,11 @@
 /** Section: sounds and their seconds as points of a plane, and which sounds are nearest to the chosen one. */
 import * as Plot from '@observablehq/plot';
+import { meanOverFrames } from '../src/app/mgf.ts';
 import { centre, cosineMatrix } from '../src/tasks/similarity.ts';
 import { plot } from './charts.ts';
 import type { Clip, Clips } from './clips.ts';
 import { compute } from './cpu.ts';
 import { byId, el, Status } from './dom.ts';
-import { meanOf } from './model.ts';
 import { playButton } from './player.ts';
 
 /** Frames of a second. */
@@ -21,8 +21,8 @@ function vectors(clips: readonly Clip[]): Array<{ clip: Clip; whole: boolean; x:
   const heard = clips.filter((c) => c.features), all = heard.reduce((sum, c) => sum + Math.floor(c.features!.frames / SECOND), 0), part = SECOND * Math.max(1, Math.ceil(all / MOST_POINTS));
   return heard.flatMap((clip) => {
     const { data, frames, width } = clip.features!, parts = Math.floor(frames / part);
-    const pieces = Array.from({ length: parts < 2 ? 0 : parts }, (_, i) => ({ clip, whole: false, x: meanOf(data.subarray(i * part * width, (i + 1) * part * width), width) }));
-    return [{ clip, whole: true, x: meanOf(data, width) }, ...pieces];
+    const pieces = Array.from({ length: parts < 2 ? 0 : parts }, (_, i) => ({ clip, whole: false, x: meanOverFrames(data.subarray(i * part * width, (i + 1) * part * width), width) }));
+    return [{ clip, whole: true, x: meanOverFrames(data, width) }, ...pieces];
   });
 }
 
@@ -140,7 +140,7 @@ function nearest(list: readonly Clip[], chosen: Clip | undefined): HTMLElement[]
   const heard = list.filter((c) => c.features), at = heard.findIndex((c) => c === chosen), n = heard.length;
   if (!chosen || at < 0 || n < 2) return [el('h3', {}, 'Nearest sounds'), el('p', { 'class': 'status' }, 'Another sound is needed to compare with.')];
   const width = chosen.features!.width, rows = new Float32Array(n * width);
-  heard.forEach((c, i) => rows.set(meanOf(c.features!.data, width), i * width));
+  heard.forEach((c, i) => rows.set(meanOverFrames(c.features!.data, width), i * width));
   const centred = n >= 4, alike = cosineMatrix(centred ? centre(rows, n, width) : rows, n, width);
   const others = heard.map((clip, i) => ({ clip, value: alike[at * n + i]! })).filter(({ clip }) => clip !== chosen).sort((a, b) => b.value - a.value).slice(0, NEAREST);
   return [

@@ -3,7 +3,8 @@ import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Command, Option } from 'commander';
 import { MGFError } from '../errors.ts';
-import { CHECKPOINT_FORMAT, checkpointConfig, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
+import { CHECKPOINT_FORMAT } from '../mgf/stored-config.ts';
+import { checkpointConfig, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
 import { safetensorsParts, type TensorToStore } from '../train/safetensors.ts';
 import { collect, jsonOption, print, say } from './common.ts';
 

@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { Option } from 'commander';
 import { MGFError } from '../errors.ts';
 import { fromHuggingFace } from '../mgf/huggingface.ts';
-import { isTaskModel, taskModelConfig } from '../tasks/model.ts';
-import { CHECKPOINT_FORMAT, checkpointConfig, loadWeights } from '../train/checkpoint.ts';
+import { CHECKPOINT_FORMAT, storedConfig } from '../mgf/stored-config.ts';
+import { checkpointConfig, loadWeights } from '../train/checkpoint.ts';
 import type { MGFConfig, TrainConfig } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 
@@ -32,7 +32,8 @@ export async function loadEncoderWeights(checkpoint: string): Promise<NetworkFil
     const { mgf, train } = checkpointConfig({ path, metadata });
     return { path, config: mgf, train, parameters };
   }
-  if (isTaskModel(metadata)) return { path, config: taskModelConfig(path, metadata), parameters };
+  const stored = storedConfig(path, metadata);
+  if (stored) return { path, config: stored, parameters };
   const beside = join(dirname(path), 'config.json');
   let text: string;
   try {

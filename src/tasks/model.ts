@@ -3,8 +3,9 @@ import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { MGFError } from '../errors.ts';
-import { parseConfig, type MGFConfig } from '../mgf/config.ts';
+import type { MGFConfig } from '../mgf/config.ts';
 import { wav2vec2Names } from '../mgf/encoder.ts';
+import { metadataJson, storedConfig, TASK_MODEL_FORMAT } from '../mgf/stored-config.ts';
 import { mgfParameters } from '../mgf/weights.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import { loadCheckpoint, writeFileAtomically } from '../train/checkpoint.ts';
@@ -13,8 +14,6 @@ import { headParameters, type HeadSpec } from './head.ts';
 import { NGram } from './ngram.ts';
 import { TASKS } from './task.ts';
 
-/** What `metadata.format` says in a task model. */
-export const TASK_MODEL_FORMAT = 'mgf-task/1';
 /** What the folder of a fine-tuning run calls its model. */
 export const TASK_MODEL_FILE = 'model.safetensors';
 
@@ -72,10 +71,6 @@ export async function saveTaskModel(path: string, { config, spec, classes, encod
 /** Whether the metadata of a file says that it is a task model. */
 export const isTaskModel = (metadata: Readonly<Record<string, string>>): boolean => metadata['format'] === TASK_MODEL_FORMAT;
 
-/** The network's configuration in the metadata of a task model. Throws MGFError 'checkpoint', 'config'. */
-export const taskModelConfig = (path: string, metadata: Readonly<Record<string, string>>): MGFConfig =>
-  parseConfig(json(path, metadata, 'config'), { origin: `${path} (its configuration)` });
-
 /**
  * Reads a task model: its file, or the folder of the fine-tuning run that made it.
  * Throws MGFError 'checkpoint' for a file that has no head or is damaged, 'io' where there is nothing.
@@ -86,7 +81,7 @@ export async function loadTaskModel(fileOrFolder: string): Promise<TaskModel & {
   if (!isTaskModel(metadata)) {
     throw new MGFError('checkpoint', `${path} is a pre-trained encoder without a head, which knows no task: \`mgf probe TASK --save\` or \`mgf finetune TASK\` makes one.`);
   }
-  const config = taskModelConfig(path, metadata), spec = headSpec(path, json(path, metadata, 'head')), classes = json(path, metadata, 'classes');
+  const config = storedConfig(path, metadata)!, spec = headSpec(path, metadataJson(path, metadata, 'head')), classes = metadataJson(path, metadata, 'classes');
   if (!Array.isArray(classes) || !classes.every((name) => typeof name === 'string')) throw damaged(path, 'classes');
   const read = (wanted: readonly { readonly name: string; readonly shape: readonly number[] }[]): Map<string, HostTensor> => new Map(wanted.map(({ name, shape }) => {
     const tensor = tensors.get(name);
@@ -100,14 +95,6 @@ export async function loadTaskModel(fileOrFolder: string): Promise<TaskModel & {
 }
 
 const damaged = (path: string, what: string): MGFError => new MGFError('checkpoint', `${path} cannot be used: its metadata has no sound ${what}; use another copy.`);
-
-function json(path: string, metadata: Readonly<Record<string, string>>, key: string): unknown {
-  try {
-    return JSON.parse(metadata[key] ?? '');
-  } catch {
-    throw damaged(path, key);
-  }
-}
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0));
 const headSchema = v.object({

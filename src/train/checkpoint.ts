@@ -5,11 +5,10 @@ import { basename, dirname, join } from 'node:path';
 import { MGFError } from '../errors.ts';
 import { parseConfig, parseTrainConfig } from '../mgf/config.ts';
 import type { RunConfig } from '../mgf/config.ts';
+import { CHECKPOINT_FORMAT, metadataJson } from '../mgf/stored-config.ts';
 import { readSafetensorsHeader, safetensorsHeaderBytes, safetensorsParts, toFloat32, viewTensor } from './safetensors.ts';
 import type { StoredTensor, TensorToStore } from './safetensors.ts';
 
-/** What `metadata.format` says in a checkpoint of ours. */
-export const CHECKPOINT_FORMAT = 'mgf-checkpoint/1';
 const NAME = /^checkpoint-(\d{6,})\.safetensors$/;
 const BEST = 'best.safetensors';
 const TEMPORARY = /^\.(checkpoint-\d+|best)\.safetensors\.tmp$/;
@@ -270,19 +269,11 @@ function requireFormat({ path, metadata }: Pick<Checkpoint, 'path' | 'metadata'>
   throw new MGFError('checkpoint', `${path} is not a checkpoint of this program: it ${found}, where ${CHECKPOINT_FORMAT} is needed.`);
 }
 
-function jsonOf({ path, metadata }: Pick<Checkpoint, 'path' | 'metadata'>, key: string): unknown {
-  try {
-    return JSON.parse(metadata[key] ?? '');
-  } catch (error) {
-    throw new MGFError('checkpoint', `${path} cannot be used: its metadata has no sound ${key}.`, { cause: error });
-  }
-}
-
 /** The configuration inside a checkpoint. Errors (`checkpoint`): not one of ours, or damaged; (`config`): one that this version cannot use. */
 export function checkpointConfig(checkpoint: Pick<Checkpoint, 'path' | 'metadata'>): RunConfig {
   requireFormat(checkpoint);
   const origin = `${checkpoint.path} (its configuration)`;
-  return { mgf: parseConfig(jsonOf(checkpoint, 'config'), { origin }), train: parseTrainConfig(jsonOf(checkpoint, 'train_config'), { origin }) };
+  return { mgf: parseConfig(metadataJson(checkpoint.path, checkpoint.metadata, 'config'), { origin }), train: parseTrainConfig(metadataJson(checkpoint.path, checkpoint.metadata, 'train_config'), { origin }) };
 }
 
 /** Error (`checkpoint`): a weight without moments, or moments of another shape. */
@@ -302,7 +293,7 @@ function requireMoments({ parameters, expAvg, expAvgSq }: TrainingState, path: s
 export function decodeState(checkpoint: Checkpoint): TrainingState {
   const config = checkpointConfig(checkpoint);
   const number = (key: string) => {
-    const value = jsonOf(checkpoint, key);
+    const value = metadataJson(checkpoint.path, checkpoint.metadata, key);
     if (typeof value !== 'number' || !(value >= 0)) throw new MGFError('checkpoint', `${checkpoint.path} cannot be used: its metadata has no sound ${key}.`);
     return value;
   };
