@@ -1,12 +1,13 @@
 // Bundles the library, the command line and (with --test) the tests. Kernels travel as text: `#include`s are resolved here.
-//   node build.mjs [--test] [--quiet]
+//   node build.mjs [--test] [--web] [--quiet]
 import { build } from 'esbuild';
-import { readFile, readdir, rm } from 'node:fs/promises';
+import { cp, readFile, readdir, rm } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = import.meta.dirname ?? dirname(new URL(import.meta.url).pathname);
 const withTests = process.argv.includes('--test');
+const withWeb = withTests || process.argv.includes('--web');
 const quiet = process.argv.includes('--quiet');
 
 /** Pieces of a kernel in order, its `#include "file"` lines replaced by the pieces of the files, each file at most once. */
@@ -80,16 +81,26 @@ const withoutOpusNetwork = {
 const common = { bundle: true, format: 'esm', target: 'es2022', sourcemap: 'linked', sourcesContent: false, logLevel: quiet ? 'error' : 'warning', absWorkingDir: root, plugins: [wgsl()], loader: { '.py': 'text' } };
 const node = { ...common, platform: 'node', packages: 'external', outdir: 'dist' };
 
+/** For browsers: small kernels, and nothing that only Node has. */
+const browser = { ...common, platform: 'browser', external: ['webgpu'], splitting: true, plugins: [wgsl({ squeezed: true }), withoutOpusNetwork] };
+
+/** The web page: what web/ holds, bundled for browsers, with the network and the sounds that come along; and a server for it. */
+async function buildWeb() {
+  await build({ ...browser, entryPoints: ['web/main.ts', 'web/worker.ts'], outdir: 'dist/web', minify: true });
+  for (const file of ['web/index.html', 'web/style.css', 'web/clips', 'models/mgf-tiny.safetensors']) await cp(join(root, file), join(root, 'dist/web', file.replace(/^\w+\//, '')), { recursive: true });
+  await build({ ...node, entryPoints: { serve: 'web/serve.ts' } });
+}
+
 async function main() {
   await rm(join(root, 'dist'), { recursive: true, force: true });
   // For bundlers: every module by itself, so that an application pays for what it imports. For pages without a bundler: one file, and the decoders when they are needed.
-  const browser = { ...common, platform: 'browser', external: ['webgpu'], splitting: true, plugins: [wgsl({ squeezed: true }), withoutOpusNetwork] };
   const { metafile } = await build({ ...browser, entryPoints: { mgf: 'src/index.ts' }, outdir: 'dist/page', minify: true, metafile: true });
   const modules = Object.keys(metafile.inputs).filter((file) => file.startsWith('src/'));
   await build({ ...browser, entryPoints: modules, outbase: 'src', outdir: 'dist/browser', chunkNames: 'shared/[name]-[hash]' });
   await build({ ...node, entryPoints: { mgf: 'src/cli/main.ts', node: 'src/node.ts', 'audio-worker': 'src/audio/worker.ts', 'bench/overfit': 'bench/overfit.ts', 'bench/long-stream': 'bench/long-stream.ts', 'bench/embedding': 'bench/embedding.ts' }, splitting: true });
   // Carried to machines without node_modules: everything in one file but Dawn, and what only the embedded driver needs.
   await build({ ...node, entryPoints: { 'bench/gpu-host': 'bench/gpu-host/report.ts' }, packages: 'bundle', external: ['webgpu', 'tar-stream'] });
+  if (withWeb) await buildWeb();
   if (withTests) {
     const tests = (await readdir(join(root, 'test'))).filter((f) => f.endsWith('.test.ts'));
     await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true, alias: { 'mgf-webgpu': './src/node.ts' } });

@@ -19,10 +19,13 @@ export interface Ceilings {
 
 interface Variant extends KernelLaunch { readonly amount: number; readonly variant: string }
 
+/** Rounds of a run that lasts where the adapter is fast. */
+const longest = ({ profile: { kind } }: Gpu): number => (kind === 'cpu' ? 20000 : 4000);
+
 /** Accumulators enough to hide the latency of a multiply-add, few enough for the registers. */
-function fmaVariants(gpu: Gpu): Variant[] {
+function fmaVariants(gpu: Gpu, loops = longest(gpu)): Variant[] {
   const { kind, subgroupSize } = gpu.profile, cpu = kind === 'cpu';
-  const widths = cpu ? [subgroupSize || 8] : [64, 256], loops = cpu ? 20000 : 4000, invocations = cpu ? 1024 : 2 ** 19;
+  const widths = cpu ? [subgroupSize || 8] : [64, 256], invocations = cpu ? 1024 : 2 ** 19;
   return widths.flatMap((WG) => (cpu ? [8, 12, 16] : [4, 8, 16]).map((ACC): Variant => ({
     name: 'fma_ceiling', source: fmaText, constants: { WG, ACC }, params: { loops, s: 0.999, t: 0.001 }, grid: [invocations / WG, 1, 1],
     data: { x: 16 * invocations, y: 16 * invocations }, amount: 32 * ACC * loops * invocations, variant: `${ACC} vec4 accumulators, workgroups of ${WG}`,
@@ -45,13 +48,13 @@ export async function compileCeilings(gpu: Gpu): Promise<void> {
 }
 
 /** The fastest variant by its median. */
-async function best(gpu: Gpu, variants: readonly Variant[]): Promise<Ceiling> {
+async function best(gpu: Gpu, variants: readonly Variant[], seconds: number): Promise<Ceiling> {
   let found: Ceiling | null = null;
   for (const v of variants) {
     const kernel = await openKernel(gpu, v), samples: number[] = [];
     try {
       await kernel.run();
-      for (let spent = 0; wantsMore(samples.length, spent, { seconds: 0.3, maxRuns: 20 }); spent += samples.at(-1)!) samples.push(await kernel.run());
+      for (let spent = 0; wantsMore(samples.length, spent, { seconds, maxRuns: 20 }); spent += samples.at(-1)!) samples.push(await kernel.run());
     } finally {
       kernel.destroy();
     }
@@ -61,9 +64,24 @@ async function best(gpu: Gpu, variants: readonly Variant[]): Promise<Ceiling> {
   return found!;
 }
 
-/** Measures both ceilings: a few seconds. */
-export async function measureCeilings(gpu: Gpu): Promise<Ceilings> {
-  const fma = await best(gpu, fmaVariants(gpu)), copy = await best(gpu, copyVariants(gpu));
+/** Rounds with which a run of multiply-adds takes about `milliseconds`, at most the usual ones, by timing a short run. */
+async function loopsFor(gpu: Gpu, milliseconds: number): Promise<number> {
+  const most = longest(gpu), few = Math.ceil(most / 64), kernel = await openKernel(gpu, fmaVariants(gpu, few)[0]!);
+  try {
+    await kernel.run();
+    return Math.max(few, Math.min(most, Math.round(few * milliseconds / Math.max(0.05, await kernel.run()))));
+  } finally {
+    kernel.destroy();
+  }
+}
+
+/**
+ * Measures both ceilings: a few seconds. `milliseconds`: about how long a single run may take at most, for pages whose device is gone if one lasts seconds; then a
+ * measurement is shorter, too.
+ */
+export async function measureCeilings(gpu: Gpu, { milliseconds }: { milliseconds?: number } = {}): Promise<Ceilings> {
+  const loops = milliseconds === undefined ? longest(gpu) : await loopsFor(gpu, milliseconds), seconds = milliseconds === undefined ? 0.3 : 0.1;
+  const fma = await best(gpu, fmaVariants(gpu, loops), seconds), copy = await best(gpu, copyVariants(gpu), seconds);
   return { gflops: fma.amount / fma.timing.median / 1e6, gbps: copy.amount / copy.timing.median / 1e6, fma, copy };
 }
 

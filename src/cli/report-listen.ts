@@ -3,16 +3,10 @@ import { permutation, randomStream } from '../audio/random.ts';
 import { SAMPLE_RATE } from '../audio/sampling.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { Gpu } from '../gpu/device.ts';
-import type { Value } from '../graph/graph.ts';
 import type { RunConfig } from '../mgf/config.ts';
-import { Encoder, featureLayer, padded } from '../mgf/encoder.ts';
-import { framesOf } from '../mgf/network.ts';
-import { activeScales, pretrainingGraph } from '../mgf/pretraining.ts';
-import { mgfParameters } from '../mgf/weights.ts';
-import { compile } from '../plan/compile.ts';
-import { ParameterStore } from '../plan/parameters.ts';
+import { Encoder, featureLayer } from '../mgf/encoder.ts';
+import { rebuildingScales, Reconstructor } from '../mgf/reconstruction.ts';
 import type { HostTensor } from '../plan/parameters.ts';
-import type { Region } from '../plan/storage.ts';
 import { MAP_COLOURS } from '../report/plots/map.ts';
 import type { Recording, VoiceMaps } from '../report/report.ts';
 import { decode, EXCERPT_SECONDS, hidden, logMel, pooled, SHORTEST_SECONDS, voiceOf } from './voices.ts';
@@ -72,33 +66,18 @@ export async function chooseRecordings(items: readonly Utterance[], seed: number
 
 /** What the sample and the frame scale rebuild of unmasked clips. Empty where the run has neither. */
 export async function rebuild(gpu: Gpu, { mgf }: RunConfig, parameters: ReadonlyMap<string, HostTensor>, clips: readonly Decoded[]): Promise<Recording[]> {
-  const scales = activeScales(mgf).filter((s) => s === 'sample' || (s === 'frame' && mgf.objectives.frame === 'l1'));
-  if (scales.length === 0) return [];
-  const store = new ParameterStore(gpu, mgfParameters(mgf, scales), 'inference'), recordings: Recording[] = [];
+  if (rebuildingScales(mgf).length === 0) return [];
+  const network = new Reconstructor(gpu, mgf, parameters), recordings: Recording[] = [];
   try {
-    store.load(parameters);
-    for (const { item, wave } of clips) {
-      const L = wave.length, T = framesOf(L, mgf), place = new Map<Value, Region>();
-      const declare = (graph: Parameters<ParameterStore['declare']>[0]) => {
-        const declared = store.declare(graph);
-        for (const [name, value] of declared) place.set(value, store.region(name));
-        return declared;
-      };
-      const { graph, reconstruction, predictedLogMel, logMelTarget } = pretrainingGraph(mgf, { R: 1, L, N: 0, ragged: false }, scales, declare, false);
-      const program = await compile(gpu, graph, { place, label: 'reconstruction', keep: { target: logMelTarget, ...(reconstruction && { reconstruction }), ...(predictedLogMel && { predictedLogMel }) } });
-      try {
-        const normalised = padded([wave], L), read = async (name: string) => await program.read(name) as Float32Array;
-        await program.step({ wave: normalised });
-        recordings.push({
-          label: item.id, sampleRate: SAMPLE_RATE, frames: 2 * T, hopSeconds: 0.01, target: await read('target'), wave: normalised.subarray(40, 40 + 320 * T),
-          ...(predictedLogMel && { reconstruction: await read('predictedLogMel') }), ...(reconstruction && { waveReconstruction: await read('reconstruction') }),
-        });
-      } finally {
-        program.destroy();
-      }
+    for (const { item, wave: clip } of clips) {
+      const { frames, target, logMel, wave, waveReconstruction } = await network.rebuild(clip);
+      recordings.push({
+        label: item.id, sampleRate: SAMPLE_RATE, frames, hopSeconds: 0.01, target, wave,
+        ...(logMel && { reconstruction: logMel }), ...(waveReconstruction && { waveReconstruction }),
+      });
     }
   } finally {
-    store.destroy();
+    network.destroy();
   }
   return recordings;
 }

@@ -1,7 +1,7 @@
 /** Squares of numbers: similarities of clips, confusions of phones. */
 import * as Plot from '@observablehq/plot';
 import { matrixImage } from '../png.ts';
-import type { ColourMap } from '../png.ts';
+import type { ColourMap } from '../palette.ts';
 import { draw, FIGURE_WIDTH, margins, shorten } from './draw.ts';
 import type { Margin } from './draw.ts';
 

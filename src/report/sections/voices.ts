@@ -7,7 +7,7 @@ import { centre, cosineMatrix, equalErrorRate } from '../../tasks/similarity.ts'
 import { groupByLabel, pairMeans, reorder } from '../similarity.ts';
 import type { ReportData, VoiceMaps } from '../data.ts';
 import type { Section } from '../html.ts';
-import type { ColourMap } from '../png.ts';
+import type { ColourMap } from '../palette.ts';
 
 const similarity = (value: number | null): string => (value === null ? '' : value.toFixed(2));
 
