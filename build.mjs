@@ -106,7 +106,7 @@ async function main() {
     await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true, alias: { 'mgf-webgpu': './src/node.ts' } });
     await build({ ...node, entryPoints: ['test/runtimes/run.ts'], outdir: 'dist/test/runtimes' });
     // The suite of all runtimes takes the package as it is shipped. By path: Bun would follow tsconfig.json from the name to the sources.
-    for (const [entry, shipped] of [['host', 'node'], ['page', 'index']]) {
+    for (const [entry, shipped] of [['host', 'node'], ['page', 'page/mgf']]) {
       const plugin = { name: 'shipped', setup(b) { b.onResolve({ filter: /^mgf-webgpu$/ }, () => ({ path: `../../${shipped}.js`, external: true })); } };
       await build({ ...common, platform: 'neutral', entryPoints: [`test/runtimes/${entry}.ts`], outdir: 'dist/test/runtimes', external: ['webgpu', 'node:*'], plugins: [plugin] });
     }

@@ -1,7 +1,7 @@
 /** A WGSL file that somebody brings, made ready to be timed: what the text does not say comes from `// bench:` lines in it or from options. */
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
-import { portabilityNotes } from '../gpu/pipelines.ts';
+import { portabilityNotes } from '../gpu/portability.ts';
 import { expandTemplate, reflect } from '../gpu/template.ts';
 import { openKernel } from './kernel-run.ts';
 import { statistics, wantsMore, type Repetition, type Timing } from './statistics.ts';

@@ -1,7 +1,7 @@
 /** Whether an op computes what its author says: the device against a float64 reference, gradients against derivatives of that reference, on awkward shapes and values. */
 import { MGFError } from '../errors.ts';
 import { plainest } from '../gpu/adapter.ts';
-import { portabilityNotes } from '../gpu/pipelines.ts';
+import { portabilityNotes } from '../gpu/portability.ts';
 import { elements, formatShape, type Shape, type Value } from '../graph/graph.ts';
 import { contents, noise, Prepared, textsOn, wantedOf, type CaseInput, type Floats } from './prepared.ts';
 import type { Gpu } from '../gpu/device.ts';

@@ -1,6 +1,6 @@
 /** WGSL that somebody wrote, put into kernels of ours so that the compiler's messages still name their lines. */
 import { MGFError } from '../errors.ts';
-import { ownText } from '../gpu/pipelines.ts';
+import { ownText } from '../gpu/own-text.ts';
 
 /** The line of a kernel that gives way to functions. */
 const PLACE = /^USER$/m;

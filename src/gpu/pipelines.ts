@@ -1,7 +1,8 @@
 import { MGFError } from '../errors.ts';
+import { compilerOf } from './adapter.ts';
 import type { AdapterProfile, Gpu } from './device.ts';
 import { ShaderStage } from './flags.ts';
-import { compilerOf, portability, type PortabilityNote } from './portability.ts';
+import { complaint } from './own-text.ts';
 import { expandTemplate, reflect, type Constants, type KernelInterface } from './template.ts';
 
 export interface Compiled {
@@ -49,29 +50,15 @@ export function compileKernel(gpu: Gpu, kernel: { name: string; source: string }
 /** Variants compiled on this device so far. */
 export const pipelineCount = (gpu: Gpu): number => caches.get(gpu.device)?.size ?? 0;
 
-/** Text that becomes part of a kernel and is somebody's own: messages count its lines from 1 under its label. */
-export const ownText = (label: string, text: string): string => `${OWN}${label}\n${text}\n${OWN_END}`;
-const OWN = '// own text: ', OWN_END = '// end of own text';
-
-/** A message with its place (in text of somebody's own, or in the expanded kernel), the line and a caret under the column. */
-function complaint(name: string, wgsl: string, { lineNum, linePos, message }: Pick<GPUCompilationMessage, 'lineNum' | 'linePos' | 'message'>): string {
-  const lines = wgsl.split('\n'), before = lines.slice(0, lineNum - 1), start = before.findLastIndex((line) => line.startsWith(OWN)), own = start > before.lastIndexOf(OWN_END);
-  const place = own ? `${lines[start]!.slice(OWN.length)}:${lineNum - start - 1}` : `${name}:${lineNum}`, line = lines[lineNum - 1] ?? '', cut = line.length - line.trimStart().length;
-  return `  ${place}:${linePos} ${message}\n    ${line.trim()}\n    ${' '.repeat(Math.max(0, linePos - 1 - cut))}^`;
-}
-
-const described = (name: string, wgsl: string, notes: readonly PortabilityNote[]): string[] =>
-  notes.map(({ line: lineNum, column: linePos, message }) => complaint(name, wgsl, { lineNum, linePos, message }));
-
-/** What in an expanded kernel only Tint or only naga takes: place, sentence, line and caret of each. */
-export const portabilityNotes = (name: string, wgsl: string): string[] => described(name, wgsl, portability(wgsl));
+/** What only one of the two compilers takes: needed by the errors of texts, and before naga sees one. */
+const portable = () => import('./portability.ts');
 
 async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   const { device, profile: { runtime } } = gpu, compiler = compilerOf(runtime), speaker = compiler ? `${compiler} (${runtime})` : `the compiler of ${runtime}`;
   const kernelInterface = reflect(name, wgsl);
-  // What would end the process has to be found before the compiler sees it.
-  const deadly = compiler === 'naga' ? portability(wgsl).filter(({ refuses, ends }) => refuses === 'naga' && ends) : [];
-  if (deadly.length) throw new MGFError('kernel', `kernel ${name} was not given to ${speaker} (lines of a template are counted when it is expanded):\n${described(name, wgsl, deadly).join('\n')}`);
+  // What would end the process has to be found before the compiler sees it. Where nothing can, the table is not even loaded.
+  const deadly = compiler === 'naga' ? (await portable()).portabilityNotes(name, wgsl, ({ refuses, ends }) => refuses === 'naga' && ends) : [];
+  if (deadly.length) throw new MGFError('kernel', `kernel ${name} was not given to ${speaker} (lines of a template are counted when it is expanded):\n${deadly.join('\n')}`);
   const layout = device.createBindGroupLayout({
     label: name,
     entries: kernelInterface.bindings.map(({ binding, type }) => ({
@@ -93,8 +80,8 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   await invalid;
   const errors = messages.filter((m) => m.type === 'error');
   if (errors.length) {
-    const elsewhere = portability(wgsl).filter(({ refuses }) => compiler === null || refuses === compiler);
-    throw new MGFError('kernel', `kernel ${name} does not compile; ${speaker} says (lines of a template are counted when it is expanded):\n${[...errors.map((m) => complaint(name, wgsl, m)), ...described(name, wgsl, elsewhere)].join('\n')}`);
+    const elsewhere = (await portable()).portabilityNotes(name, wgsl, ({ refuses }) => compiler === null || refuses === compiler);
+    throw new MGFError('kernel', `kernel ${name} does not compile; ${speaker} says (lines of a template are counted when it is expanded):\n${[...errors.map((m) => complaint(name, wgsl, m)), ...elsewhere].join('\n')}`);
   }
   try {
     const pipeline = await made;

@@ -3,7 +3,8 @@
  * of them is there when a kernel is written. A table of constructs, each seen with both (Tint of webgpu 0.6, naga 29); no compiler: what is not in the table is not found, and
  * a barrier is called non-uniform only where its condition plainly comes from an invocation's own number or from memory that is written.
  */
-export type Compiler = 'Tint' | 'naga';
+import type { Compiler } from './adapter.ts';
+import { complaint } from './own-text.ts';
 
 /** One place in a text. */
 export interface PortabilityNote {
@@ -19,13 +20,6 @@ export interface PortabilityNote {
 }
 
 const WHERE: Readonly<Record<Compiler, string>> = { Tint: 'Tint (Chromium, Dawn)', naga: 'naga (Firefox, Deno)' };
-
-/** Who compiles WGSL under a runtime (`AdapterProfile.runtime`); null where that cannot be told, such as for a device that the caller brought. */
-export function compilerOf(runtime: string): Compiler | null {
-  const agent = runtime === 'browser' ? (globalThis as { navigator?: { userAgent?: string } }).navigator?.userAgent ?? '' : runtime;
-  if (/^Dawn|Chrom(e|ium)\//.test(agent)) return 'Tint';
-  return /^Deno|Firefox\//.test(agent) ? 'naga' : null;
-}
 
 /** Extensions that naga 29 knows. */
 const ENABLED: readonly string[] = ['f16', 'clip_distances', 'dual_source_blending'];
@@ -216,3 +210,7 @@ function nonUniformBarriers(tokens: readonly Token[], functions: readonly Func[]
   }
   return found;
 }
+
+/** What in an expanded kernel only Tint or only naga takes: place, sentence, line and caret of each. `which` picks among them. */
+export const portabilityNotes = (name: string, wgsl: string, which: (note: PortabilityNote) => boolean = () => true): string[] =>
+  portability(wgsl).filter(which).map(({ line: lineNum, column: linePos, message }) => complaint(name, wgsl, { lineNum, linePos, message }));
