@@ -104,7 +104,7 @@ async function main() {
   if (withTests) {
     const tests = (await readdir(join(root, 'test'))).filter((f) => f.endsWith('.test.ts'));
     await build({ ...node, entryPoints: tests.map((f) => `test/${f}`), outdir: 'dist/test', splitting: true, alias: { 'mgf-webgpu': './src/node.ts' } });
-    await build({ ...node, entryPoints: ['test/runtimes/run.ts'], outdir: 'dist/test/runtimes' });
+    await build({ ...node, entryPoints: ['test/runtimes/run.ts', 'test/runtimes/packed.ts'], outdir: 'dist/test/runtimes' });
     // The suite of all runtimes takes the package as it is shipped. By path: Bun would follow tsconfig.json from the name to the sources.
     for (const [entry, shipped] of [['host', 'node'], ['page', 'page/mgf']]) {
       const plugin = { name: 'shipped', setup(b) { b.onResolve({ filter: /^mgf-webgpu$/ }, () => ({ path: `../../${shipped}.js`, external: true })); } };

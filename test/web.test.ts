@@ -1,14 +1,16 @@
 /** The page in real browsers: the embedded Chromium, and Debian's where it is installed. WebGPU is SwiftShader in both. */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { builtinModules } from 'node:module';
+import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { suite, test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { framesOf, Pretrainer } from '../src/index.ts';
+import { framesOf, presetConfig, Pretrainer } from '../src/index.ts';
 import { checkpointConfig } from '../src/train/checkpoint.ts';
 import { readSafetensors } from '../src/train/safetensors.ts';
 import { drawBatch, planRun } from '../web/batches.ts';
@@ -308,6 +310,26 @@ for (const { name, browser, executable, journey } of found) {
       }
     });
   }
+
+  it('runs the page without a bundler, examples/apps/browser.html', async () => {
+    const small = createServer((request, response) => {
+      const path = new URL(request.url!, 'http://page').pathname;
+      const file = path === '/' ? 'examples/apps/browser.html' : path.startsWith('/mgf/') ? `dist/page/${path.slice(5)}` : `models${path}`;
+      readFile(join(root, file)).then((bytes) => response.setHeader('content-type', file.endsWith('.js') ? 'text/javascript' : file.endsWith('.html') ? 'text/html' : 'application/octet-stream').end(bytes), () => response.writeHead(404).end());
+    }).listen(0, '127.0.0.1');
+    const context = await browser.newContext(), bare = await context.newPage();
+    try {
+      await bare.goto(`http://127.0.0.1:${(small.address() as AddressInfo).port}/`);
+      await bare.setInputFiles('input', { name: 'one.wav', mimeType: 'audio/wav', buffer: Buffer.from(speech(2, 1)) });
+      await bare.waitForFunction(() => /frames of/.test(document.querySelector('output')!.value), undefined, { timeout: 60_000 });
+      const said = await bare.evaluate(() => document.querySelector('output')!.value), [, frames, on] = /^(\d+) frames of 192 numbers on (.*)$/.exec(said) ?? [];
+      assert.is(Number(frames), framesOf(2 * 16000, presetConfig('tiny-mel')), said);
+      assert.match(on!, /swiftshader/i);
+    } finally {
+      await context.close();
+      small.close();
+    }
+  });
 
   it('had nothing to complain of all the while', () => {
     // The browser itself tells of a graphics process that was killed.
