@@ -14,6 +14,7 @@ export type { WindowOptions } from './windows.ts';
 /** Seconds of audio in one batch, padding included: enough to fill a GPU, and small beside the memory of a phone. */
 const BATCH_SECONDS = 40;
 
+/** What a model runs on, and how its loading is watched. */
 export interface LoadOptions {
   /** Used as given and left alive by `dispose`. Default: a device of its own from the best adapter there is. */
   readonly device?: GPUDevice | undefined;
@@ -34,6 +35,7 @@ export interface LoadOptions {
 /** Reads the bytes behind a URL or path. */
 export type ReadBytes = (source: string | URL, options: Pick<LoadOptions, 'onProgress' | 'signal'>) => Promise<Uint8Array>;
 
+/** Which features of which signal. */
 export interface FeatureOptions {
   /** Samples per second of the signal. Default 16000; others are converted (band-limited). */
   readonly sampleRate?: number | undefined;
@@ -43,6 +45,7 @@ export interface FeatureOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Options of `MGF.embed`. */
 export interface EmbedOptions extends FeatureOptions, WindowOptions {
   /** none (default): a vector per frame; mean: their mean, one vector. */
   readonly pool?: 'none' | 'mean' | undefined;

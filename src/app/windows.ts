@@ -4,6 +4,7 @@ import { RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 /** Samples between frames. */
 const HOP = 320;
 
+/** In what pieces the network hears a long signal. */
 export interface WindowOptions {
   /** Seconds that the network hears at once; a shorter signal is heard as a whole. Default 20, at least 1. */
   readonly window?: number | undefined;
