@@ -79,6 +79,7 @@ test('a loss that nobody gave, that nobody asked for, or that is no number is re
   await failsWith('usage', /trains with the loss "mine".*--loss/, () => Pretrainer.create(gpu, run));
   await failsWith('usage', /does not name the loss "siglip"/, () => Pretrainer.create(gpu, presetRunConfig('nano-mel'), { losses: [siglip.default] }));
   await failsWith('shape', /The loss "mine" builds \[8, 95, 32\], but must build one number/, () => Pretrainer.create(gpu, run, { losses: [{ name: 'mine', build: ({ state }) => state }] }));
+  await failsWith('usage', /The loss "mine" cannot be built: it needs the conv front end/, () => Pretrainer.create(gpu, run, { losses: [{ name: 'mine', build: () => { throw new Error('it needs the conv front end'); } }] }));
   await failsWith('config', /extra_losses\.mine\.attach is 9, but must be at most num_hidden_layers \(2\)/, () => presetRunConfig('nano-mel', { mgf: { extra_losses: { mine: { weight: 1, attach: 9, start_step: 0 } } } }));
 });
 

@@ -77,7 +77,14 @@ export function extraParameters(c: MGFConfig, losses: readonly TrainingLoss[]): 
 /** A loss in the graph of a step. Throws MGFError 'shape' where it builds no scalar. */
 export function buildExtra(c: MGFConfig, loss: TrainingLoss, w: Weights, parts: Omit<LossContext, 'config' | 'weights' | 'state'>): Value {
   const { attach } = c.extra_losses[loss.name]!, { network } = parts;
-  const value = loss.build({ ...parts, config: c, weights: w.at('heads', loss.name), state: attach === 'z' ? network.zn : network.states[attach]! });
+  let value: Value;
+  try {
+    value = loss.build({ ...parts, config: c, weights: w.at('heads', loss.name), state: attach === 'z' ? network.zn : network.states[attach]! });
+  } catch (error) {
+    // What the author throws is told to the user as it is; an error without a code would pass for one of ours.
+    if (error instanceof MGFError) throw error;
+    throw new MGFError('usage', `The loss "${loss.name}" cannot be built: ${(error as Error).message}`, { cause: error });
+  }
   if (elements(value.shape) !== 1) throw new MGFError('shape', `The loss "${loss.name}" builds ${formatShape(value.shape)}, but must build one number, [1].`);
   return value;
 }
