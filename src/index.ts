@@ -128,7 +128,7 @@ export type { ClipFeatures, EncoderOptions } from './mgf/encoder.ts';
 // ---------------------------------------------------------------------------------------------------------- applications
 // A trained network as an application wants it: one call to load, one to embed, one for streams.
 export { MGF } from './app/mgf.ts';
-export type { Embedding, EmbedOptions, FeatureOptions, LoadOptions, ReadBytes, StreamedFrames, WindowOptions } from './app/mgf.ts';
+export type { Embedding, EmbedOptions, FeatureOptions, LoadOptions, LoadProgress, ReadBytes, StreamedFrames, WindowOptions } from './app/mgf.ts';
 
 // ----------------------------------------------------------------------------------------------------------------- audio
 /**

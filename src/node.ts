@@ -9,8 +9,10 @@
  */
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { fetchBytes, MGF as BrowserMGF } from './app/mgf.ts';
-import type { LoadOptions, ReadBytes } from './app/mgf.ts';
+import { MGF as BrowserMGF } from './app/mgf.ts';
+import type { LoadOptions } from './app/mgf.ts';
+import { fetchBytes, type ReadBytes } from './app/read.ts';
+import { SHIPPED } from './app/shipped.ts';
 import { MGFError } from './errors.ts';
 import { useDawn } from './gpu/dawn.ts';
 import { openGpu as open } from './gpu/device.ts';
@@ -26,9 +28,6 @@ export function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
   useDawn();
   return open(options);
 }
-
-/** `models/` lies beside `dist/` in a checkout and in an installation alike. */
-const SHIPPED = new URL('../models/mgf-tiny.safetensors', import.meta.url);
 
 const readSource: ReadBytes = async (source, options) => {
   const text = String(source), scheme = /^([a-z][a-z\d+.-]+):\/\//i.exec(text)?.[1];

@@ -98,6 +98,9 @@ test('loads from a path, a file URL, bytes, a Blob, and over HTTP with progress'
       assert.equal((await loaded.embed(clip)).data, want);
       loaded.dispose();
     }
+    const unwatched = await MGF.load(url, { gpu });
+    assert.equal((await unwatched.embed(clip)).data, want);
+    unwatched.dispose();
   } finally {
     server.close();
   }

@@ -1,12 +1,12 @@
 /** Computes what the network makes of every clip, one after the other, the chosen one first, and again on a new device if the old one goes. */
 import { MGF } from '../src/app/mgf.ts';
+import { fetchBytes, readNetwork } from '../src/app/read.ts';
 import { MGFError } from '../src/errors.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import { Reconstructor } from '../src/mgf/reconstruction.ts';
 import type { Clip, Clips } from './clips.ts';
 import type { DeviceHost } from './device.ts';
 import { breath, Status } from './dom.ts';
-import { fetchBytes, readNetwork } from './weights.ts';
 
 const MODEL = 'mgf-tiny.safetensors';
 
@@ -83,10 +83,11 @@ export class Analysis {
     if (this.#networks?.gpu === gpu) return this.#networks;
     if (!this.#bytes) {
       this.#status.busy('Fetching the network, 5 MB.');
-      this.#bytes = await fetchBytes(MODEL);
+      this.#bytes = await fetchBytes(MODEL, {});
     }
-    const { config, parameters } = readNetwork(this.#bytes, MODEL);
-    this.#networks = { gpu, mgf: await MGF.load(this.#bytes, { gpu }), reconstructor: new Reconstructor(gpu, config, parameters), used: false };
+    // Kept as bytes, so that a new device is served without the net.
+    const mgf = await MGF.load(this.#bytes, { gpu });
+    this.#networks = { gpu, mgf, reconstructor: new Reconstructor(gpu, mgf.config, readNetwork(this.#bytes, MODEL).parameters), used: false };
     return this.#networks;
   }
 }

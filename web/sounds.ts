@@ -1,10 +1,10 @@
 /** Section: files, the microphone, examples, and the list of what is there. */
+import { fetchBytes } from '../src/app/read.ts';
 import { MGFError } from '../src/errors.ts';
 import { SAMPLE_RATE } from '../src/index.ts';
 import { decodeFile, LONGEST_SECONDS, madeUpSounds, type Clips } from './clips.ts';
 import { byId, el, icon, seconds, sentence, Status } from './dom.ts';
 import { playButton } from './player.ts';
-import { fetchBytes } from './weights.ts';
 
 /** Excerpts of LibriSpeech: two of each of four readers. */
 const EXAMPLES = [
@@ -54,7 +54,7 @@ export function soundsSection(clips: Clips): void {
       for (const [i, [file, name]] of EXAMPLES.entries()) {
         if (clips.list.some((c) => c.name === name)) continue;
         status.busy(`Fetching example ${i + 1} of ${EXAMPLES.length}.`);
-        const bytes = await fetchBytes(`clips/${file}.opus`);
+        const bytes = await fetchBytes(`clips/${file}.opus`, {});
         clips.add(name, 'LibriSpeech', await decodeFile(bytes as Uint8Array<ArrayBuffer>, name));
       }
       status.say('Eight clips of four readers are there.');

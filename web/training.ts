@@ -1,6 +1,7 @@
 /** Section: a small network trained on the sounds of the page, a step at a time. */
 import { chanceLevels, learningRate, Pretrainer, SCALES, writeSafetensors, MGFError, type RunConfig, type Scale, type StepMetrics } from '../src/index.ts';
 import type { Gpu } from '../src/gpu/device.ts';
+import { CHECKPOINT_FORMAT } from '../src/mgf/stored-config.ts';
 import { drawBatch, planRun } from './batches.ts';
 import { curve } from './charts.ts';
 import type { Clips } from './clips.ts';
@@ -97,7 +98,7 @@ export function trainingSection(clips: Clips, host: DeviceHost): void {
       const { pretrainer, run } = model, { parameters } = await pretrainer.state();
       // What a checkpoint says of itself, so that the command line reads the file.
       const file = writeSafetensors(parameters, {
-        format: 'mgf-checkpoint/1', step: String(run.steps.length), seed: String(run.config.train.seed), config: JSON.stringify(run.config.mgf), train_config: JSON.stringify(run.config.train),
+        format: CHECKPOINT_FORMAT, step: String(run.steps.length), seed: String(run.config.train.seed), config: JSON.stringify(run.config.mgf), train_config: JSON.stringify(run.config.train),
       });
       const address = URL.createObjectURL(new Blob([file as Uint8Array<ArrayBuffer>])), link = el('a', { href: address, download: 'mgf-page.safetensors' });
       link.click();

@@ -5,10 +5,10 @@ import { openGpu, type AdapterPreference, type Gpu, type Precision } from '../gp
 import type { MGFConfig } from '../mgf/config.ts';
 import { Encoder, featureLayer } from '../mgf/encoder.ts';
 import { fromHuggingFace } from '../mgf/huggingface.ts';
-import { storedConfig } from '../mgf/stored-config.ts';
-import { readSafetensors, toFloat32 } from '../train/safetensors.ts';
+import { fetchBytes, readNetwork, type LoadProgress, type ReadBytes } from './read.ts';
 import { SignalWindows, windowSizes, windowsOf, type SignalWindow, type WindowOptions } from './windows.ts';
 
+export type { LoadProgress, ReadBytes } from './read.ts';
 export type { WindowOptions } from './windows.ts';
 
 /** Seconds of audio in one batch, padding included: enough to fill a GPU, and small beside the memory of a phone. */
@@ -27,13 +27,10 @@ export interface LoadOptions {
   /** What matrix products multiply. Default: f32. */
   readonly precision?: Precision | undefined;
   /** Told how many bytes have arrived, and of how many (null where the server does not say). */
-  readonly onProgress?: ((progress: { readonly loaded: number; readonly total: number | null }) => void) | undefined;
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   /** Ends loading; the promise is then rejected with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
-
-/** Reads the bytes behind a URL or path. */
-export type ReadBytes = (source: string | URL, options: Pick<LoadOptions, 'onProgress' | 'signal'>) => Promise<Uint8Array>;
 
 /** Which features of which signal. */
 export interface FeatureOptions {
@@ -99,9 +96,8 @@ export class MGF {
     const { signal } = options, remote = typeof source === 'string' || source instanceof URL, origin = remote ? String(source) : 'the checkpoint';
     const bytes = remote ? await read(source, options) : new Uint8Array(source instanceof Uint8Array || source instanceof ArrayBuffer ? source : await source.arrayBuffer());
     signal?.throwIfAborted();
-    const { metadata, tensors } = readSafetensors(bytes, { origin });
-    const config = storedConfig(origin, metadata) ?? fromHuggingFace(options.config ?? await configBeside(source, read, signal), { origin: remote ? beside(String(source)) : 'config' });
-    const parameters = new Map([...tensors].filter(([name]) => !name.startsWith('optimizer.')).map(([name, t]) => [name, { shape: t.shape, data: toFloat32(t, name, origin) }]));
+    const { config: stored, parameters } = readNetwork(bytes, origin);
+    const config = stored ?? fromHuggingFace(options.config ?? await configBeside(source, read, signal), { origin: remote ? beside(String(source)) : 'config' });
     const gpu = options.gpu ?? await openGpu({ ...(options.device && { device: options.device }), ...(options.adapter && { prefer: options.adapter }) });
     try {
       signal?.throwIfAborted();
@@ -233,27 +229,3 @@ async function configBeside(source: unknown, read: ReadBytes, signal: AbortSigna
     throw new MGFError('checkpoint', `${String(source)} ${foreign}, but ${path} could not be read (${(error as Error).message}): put it there, or give its contents as \`config\``, { cause: error });
   }
 }
-
-/** Downloads, telling how far it is. */
-export const fetchBytes: ReadBytes = async (source, { onProgress, signal }) => {
-  let response: Response;
-  try {
-    response = await fetch(source, { signal: signal ?? null });
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new MGFError('io', `cannot download ${String(source)}: ${(error as Error).message}`, { cause: error });
-  }
-  // The length of a compressed answer is that of the compressed bytes.
-  const length = response.headers.get('content-encoding') ? NaN : Number(response.headers.get('content-length') ?? NaN), total = Number.isFinite(length) ? length : null;
-  const chunks: Uint8Array[] = [], reader = response.body!.getReader();
-  let loaded = 0;
-  for (let { value } = await reader.read(); value; { value } = await reader.read()) {
-    chunks.push(value);
-    onProgress?.({ loaded: (loaded += value.length), total });
-  }
-  const bytes = new Uint8Array(loaded);
-  let at = 0;
-  for (const chunk of chunks) { bytes.set(chunk, at); at += chunk.length; }
-  return bytes;
-};

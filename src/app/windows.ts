@@ -1,8 +1,5 @@
 import { MGFError } from '../errors.ts';
-import { RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
-
-/** Samples between frames. */
-const HOP = 320;
+import { HOP, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 
 /** In what pieces the network hears a long signal. */
 export interface WindowOptions {

@@ -7,6 +7,8 @@ import type { RandomStream } from './random.ts';
 
 /** Samples per second of everything inside the engine. */
 export const SAMPLE_RATE = 16000;
+/** Samples between the beginnings of two frames (20 ms). */
+export const HOP = 320;
 /** Samples one frame sees; a shorter clip has no frame. */
 export const RECEPTIVE_FIELD = 400;
 /** A crop with a smaller standard deviation than this, before normalisation, is silence. */

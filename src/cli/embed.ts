@@ -4,9 +4,10 @@ import { mkdir } from 'node:fs/promises';
 import { basename, dirname, extname } from 'node:path';
 import { Command, Option } from 'commander';
 import { DecoderPool } from '../audio/decode.ts';
+import { meanOverFrames } from '../app/mgf.ts';
 import { loadAudio } from '../audio/load.ts';
 import { readManifest } from '../audio/manifest.ts';
-import { batchesBySeconds, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
+import { batchesBySeconds, HOP, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { Encoder, featureLayer } from '../mgf/encoder.ts';
 import { writeFileAtomically } from '../train/checkpoint.ts';
@@ -30,8 +31,6 @@ interface Options {
   json?: boolean;
 }
 
-/** Samples between frames. */
-const HOP = 320;
 const FORMATS = ['.npy', '.safetensors', '.jsonl'] as const;
 
 export function embedCommand(): Command {
@@ -94,7 +93,7 @@ export async function embedAll(encoder: Encoder, items: readonly Utterance[], op
       const features = await encodeBatch(encoder, batch.map((b) => waves[b]!), batch.map((b) => items[indices[b]!]!), options.layers);
       features.forEach(({ frames, layers }, k) => {
         const index = indices[batch[k]!]!;
-        results.set(index, { item: items[index]!, frames, layers: options.pool === 'mean' ? layers.map((x) => meanOverFrames(x, frames)) : layers });
+        results.set(index, { item: items[index]!, frames, layers: options.pool === 'mean' ? layers.map((x) => meanOverFrames(x, x.length / frames)) : layers });
       });
       done += batch.length;
       options.onProgress?.(done + skipped.length, items.length);
@@ -133,12 +132,6 @@ async function encodeBatch(encoder: Encoder, waves: Float32Array[], items: reado
     throw new MGFError(error.code, `"${items[longest]!.path}" (${(waves[longest]!.length / SAMPLE_RATE).toFixed(1)} s, in a batch of ${waves.length}) is too long for this adapter `
       + `(${error.message.replace(/\.$/, '')}); ${remedy}.`, { cause: error });
   }
-}
-
-function meanOverFrames(x: Float32Array, frames: number): Float32Array {
-  const width = x.length / frames, sum = new Float64Array(width);
-  for (let t = 0; t < frames; t++) for (let d = 0; d < width; d++) sum[d]! += x[t * width + d]!;
-  return Float32Array.from(sum, (s) => s / frames);
 }
 
 /** Where features go when nobody says: into the current folder, over nothing that is there. */

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Option } from 'commander';
+import { SHIPPED } from '../app/shipped.ts';
 import { MGFError } from '../errors.ts';
 import { fromHuggingFace } from '../mgf/huggingface.ts';
 import { CHECKPOINT_FORMAT, storedConfig } from '../mgf/stored-config.ts';
@@ -10,12 +11,9 @@ import { checkpointConfig, loadWeights } from '../train/checkpoint.ts';
 import type { MGFConfig, TrainConfig } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 
-/** `models/` lies beside `dist/` in a checkout and in an installation alike. */
-const SHIPPED = fileURLToPath(new URL('../models/mgf-tiny.safetensors', import.meta.url));
-
 /** `--checkpoint`, the same for every command that uses a network. */
 export const checkpointOption = (): Option => new Option('--checkpoint <file>', 'checkpoint, folder of a run (its newest checkpoint), exported weights, task model, or a wav2vec 2.0 '
-  + 'model.safetensors with its config.json').default(SHIPPED, 'mgf-tiny, which comes with this program');
+  + 'model.safetensors with its config.json').default(fileURLToPath(SHIPPED), 'mgf-tiny, which comes with this program');
 
 export interface NetworkFile {
   readonly path: string;

@@ -1,5 +1,5 @@
 /** A network with a head, in use: recordings in, phones, voices, words or moods out. Safe in a browser. */
-import { RECEPTIVE_FIELD } from '../audio/sampling.ts';
+import { HOP, RECEPTIVE_FIELD } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { atPrecision } from '../gpu/adapter.ts';
 import type { Gpu, Precision } from '../gpu/device.ts';
@@ -162,7 +162,7 @@ export function decodePhones({ frames, logits }: ClipLogits, samples: number): P
 }
 
 /** Samples between frames, and from the start of a frame's window to the start of the hop around its centre. */
-const HOP = 320, EDGE = (RECEPTIVE_FIELD - HOP) / 2;
+const EDGE = (RECEPTIVE_FIELD - HOP) / 2;
 
 /** Softmax of the logits of a clip, [C]. */
 export const classProbabilities = ({ logits }: ClipLogits): Float32Array => logSoftmaxRows(logits, logits.length).map(Math.exp);
