@@ -80,11 +80,11 @@ export async function openChromium({ executable, env }: Found, url: string): Pro
 }
 
 /** WebGPU in Firefox ESR on Linux stands behind two preferences. */
-const PREFERENCES = { 'dom.webgpu.enabled': true, 'gfx.webgpu.ignore-blocklist': true, 'browser.shell.checkDefaultBrowser': false, 'datareporting.policy.dataSubmissionEnabled': false };
+export const FIREFOX_PREFERENCES = { 'dom.webgpu.enabled': true, 'gfx.webgpu.ignore-blocklist': true, 'browser.shell.checkDefaultBrowser': false, 'datareporting.policy.dataSubmissionEnabled': false };
 
 export async function openFirefox({ executable, env }: Found, manifest: string, url: string): Promise<Opened> {
   const profile = await mkdtemp(join(tmpdir(), 'mgf-firefox-'));
-  await writeFile(join(profile, 'user.js'), Object.entries(PREFERENCES).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${String(value)});\n`).join(''));
+  await writeFile(join(profile, 'user.js'), Object.entries(FIREFOX_PREFERENCES).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${String(value)});\n`).join(''));
   const child = spawn(executable, ['--headless', '--no-remote', '--profile', profile, url], {
     stdio: 'ignore', detached: true, env: { ...process.env, ...env, VK_DRIVER_FILES: manifest },
   });
