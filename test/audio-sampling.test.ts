@@ -2,7 +2,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { permutation, randomStream } from '../src/audio/random.ts';
 import {
-  anchorCapacity, batchesBySeconds, cropStarts, DEFAULT_MASK, fixedNegatives, frameCount, isSilent, negativeIndices, normaliseCrop, spanMask,
+  anchorCapacity, batchesBySeconds, cropStarts, DEFAULT_MASK, fixedNegatives, frameCount, isSilent, lengthBuckets, negativeIndices, normaliseCrop, spanMask,
 } from '../src/audio/sampling.ts';
 import { messageOf } from './audio-wav.ts';
 
@@ -191,6 +191,20 @@ test('batches by seconds hold clips of similar length within the limit, each onc
   const batches = batchesBySeconds(lengths, 10);
   assert.equal(batches, [[1, 6, 3, 4], [7, 0], [2], [5]]);
   assert.equal(batchesBySeconds([], 10), []);
+});
+
+test('buckets pad least: a long recording is by itself, and no other cut is better', () => {
+  assert.equal(lengthBuckets([2, 2, 3, 3, 3, 20], 2), [5, 6]);
+  assert.equal(lengthBuckets([4, 4, 4], 6), [3]);
+  assert.equal(lengthBuckets([1, 2, 3], 6), [1, 2, 3]);
+  assert.equal(lengthBuckets([1, 2, 3], 1), [3]);
+  assert.equal(lengthBuckets([], 6), []);
+  const padded = (lengths: readonly number[], ends: readonly number[]): number => ends.reduce((sum, end, b) => sum + (end - (ends[b - 1] ?? 0)) * lengths[end - 1]!, 0);
+  for (let draw = 0; draw < 20; draw++) {
+    const random = randomStream(21, draw), lengths = Array.from({ length: 9 }, () => 1 + random.below(30)).sort((a, b) => a - b), found = lengthBuckets(lengths, 3);
+    assert.ok(found.length <= 3 && found.at(-1) === 9 && found.every((end, b) => end > (found[b - 1] ?? 0)), found.join());
+    for (let a = 1; a < 9; a++) for (let b = a; b < 9; b++) assert.ok(padded(lengths, found) <= padded(lengths, a === b ? [a, 9] : [a, b, 9]), `${lengths.join()}: ${found.join()}`);
+  }
 });
 
 test.run();

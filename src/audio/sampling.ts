@@ -175,3 +175,35 @@ export function batchesBySeconds(lengths: readonly number[], maxSeconds: number)
   if (current.length > 0) batches.push(current);
   return batches;
 }
+
+/**
+ * Cuts lengths, ascending, into at most `most` runs that are padded to the longest of their own, so that all together are as short as can be: one long
+ * recording does not lengthen a sixth of the others. Returns the end of each run, the last of which is `lengths.length`; a dynamic programme over the
+ * distinct lengths.
+ */
+export function lengthBuckets(lengths: readonly number[], most: number): number[] {
+  const ends = lengths.flatMap((length, i) => (length === lengths[i + 1] ? [] : [i + 1]));
+  // least[e]: padded length of all up to the e-th end in the buckets so far; cuts[b][e]: where the last of b + 1 buckets begins.
+  let least = ends.map((end) => end * lengths[end - 1]!);
+  const cuts: number[][] = [];
+  for (let bucket = 1; bucket < Math.min(most, ends.length); bucket++) {
+    const cut = ends.map(() => -1), next = ends.map((end, e) => {
+      let total = least[e]!;
+      for (let c = 0; c < e; c++) {
+        const padded = least[c]! + (end - ends[c]!) * lengths[end - 1]!;
+        if (padded < total) [total, cut[e]] = [padded, c];
+      }
+      return total;
+    });
+    cuts.push(cut);
+    least = next;
+  }
+  const found: number[] = [];
+  for (let e = ends.length - 1, bucket = cuts.length; e >= 0; bucket--) {
+    found.unshift(ends[e]!);
+    // No cut: fewer buckets are as good.
+    while (bucket > 0 && cuts[bucket - 1]![e]! < 0) bucket--;
+    e = bucket > 0 ? cuts[bucket - 1]![e]! : -1;
+  }
+  return found;
+}

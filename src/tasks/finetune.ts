@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ClipStore, type SkippedClip } from '../audio/clips.ts';
 import { permutation, randomStream } from '../audio/random.ts';
-import { RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
+import { lengthBuckets, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
@@ -212,17 +212,18 @@ class Recordings {
 /** Lengths are padded to whole steps of so many samples (0.2 s). */
 const LENGTH_STEP = 3200, BUCKETS = 6;
 
-/** The training split in up to six buckets of equal counts, in order of length. */
+/** The training split in up to six buckets by length, cut where least is padded. */
 async function batchPlan(train: readonly TaskItem[], recordings: Recordings, { batch, batchSeconds }: FineTuneSchedule): Promise<Bucket[]> {
-  const sized = await Promise.all(train.map(async (item) => ({ item, samples: await recordings.samples(item) })));
+  const sized = await Promise.all(train.map(async (item) => ({ item, samples: Math.ceil(await recordings.samples(item) / LENGTH_STEP) * LENGTH_STEP })));
   sized.sort((a, b) => a.samples - b.samples);
-  const count = Math.min(BUCKETS, Math.ceil(train.length / (2 * batch))), buckets: Bucket[] = [];
-  for (let b = 0; b < count; b++) {
-    const members = sized.slice(Math.floor(b * sized.length / count), Math.floor((b + 1) * sized.length / count)), items = members.map(({ item }) => item);
-    const samples = Math.ceil(members.at(-1)!.samples / LENGTH_STEP) * LENGTH_STEP, rows = Math.max(1, Math.min(batch, members.length, Math.floor(batchSeconds * SAMPLE_RATE / samples)));
-    buckets.push({ samples, rows, labels: Math.max(1, ...items.map(({ transcript }) => transcript.length)), items });
-  }
-  return buckets;
+  // A few recordings stay in one bucket: their batches shall be mixed, too.
+  const most = Math.min(BUCKETS, Math.ceil(train.length / (2 * batch)));
+  let first = 0;
+  return lengthBuckets(sized.map(({ samples }) => samples), most).map((end) => {
+    const items = sized.slice(first, end).map(({ item }) => item), { samples } = sized[end - 1]!, rows = Math.max(1, Math.min(batch, items.length, Math.floor(batchSeconds * SAMPLE_RATE / samples)));
+    first = end;
+    return { samples, rows, labels: Math.max(1, ...items.map(({ transcript }) => transcript.length)), items };
+  });
 }
 
 /** Purpose counter of the random stream that orders an epoch. */
