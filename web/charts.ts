@@ -10,10 +10,11 @@ export const MARGIN = { left: 50, right: 12, top: 10, bottom: 36 };
 
 /** A drawing that is made anew when its place becomes wider or narrower. */
 export function plot(label: string, make: (width: number) => Plot.PlotOptions): HTMLDivElement {
-  const box = el('div', { 'class': 'plot' });
+  // The ruler is watched in the box's place: it has no height, so that a drawing does not change what is watched, which the observer calls an error ("loop completed with undelivered notifications") and answers a frame later.
+  const ruler = el('div'), box = el('div', { 'class': 'plot' }, ruler);
   let drawn = 0;
   new ResizeObserver(() => {
-    const width = Math.floor(box.clientWidth);
+    const width = Math.floor(ruler.clientWidth);
     if (width === 0 || width === drawn) return;
     drawn = width;
     const svg = Plot.plot({ ...make(width), style: { fontSize: '11px', color: 'var(--muted)', background: 'none' } });
@@ -21,7 +22,7 @@ export function plot(label: string, make: (width: number) => Plot.PlotOptions): 
     svg.setAttribute('aria-label', label);
     box.querySelector('svg')?.remove();
     box.append(svg);
-  }).observe(box);
+  }).observe(ruler);
   return box;
 }
 
