@@ -232,6 +232,7 @@ test('limits are those of the device in use', async () => {
   const fits = await compileOne(copyOp(), { on: small, shape: [1 << 18] });
   fits.destroy();
   await failsWith('limit', [/needs 2 MiB/, /allows 1 MiB \(maxStorageBufferBindingSize\)/], () => compileOne(copyOp(), { on: small, shape: [1 << 19] }));
+  await failsWith('limit', [/needs 1048832 bytes/, /allows 1048576 bytes \(maxStorageBufferBindingSize\)/], () => compileOne(copyOp(), { on: small, shape: [(1 << 18) + 64] }));
   await failsWith('limit', [/"?x/, /needs 8 MiB/, /allows 4 MiB \(maxBufferSize\)/], () => compileOne(copyOp(), { on: small, shape: [1 << 21] }));
 });
 

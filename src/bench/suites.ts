@@ -1,6 +1,7 @@
 /** The suites: what is measured, in which order, and what is left out. Results are collected as they come, so that an interruption loses nothing. */
 import type { Gpu, Precision } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
+import { sizesApart } from '../numbers.ts';
 import { rejections } from '../plan/self-test.ts';
 import { measureCeilings, ofCeiling, type Ceiling, type Ceilings } from './ceilings.ts';
 import type { Arm, Peer, Workload } from './contract.ts';
@@ -107,8 +108,9 @@ export async function runWorkloads(gpu: Gpu, ceilings: Ceilings, findings: Findi
 
 /** Why a step is better not begun here, or null. */
 export function tooMuch(name: StepName, gpu: Gpu, ceilings: Ceilings, options: SuiteOptions, runs: number): string | null {
-  const { flops, bytes } = estimateStep(stepConfig(name, gpu.profile.kind)), likely = likelyMs(flops, 0, ceilings, runs), gib = (n: number): string => `${(n / 2 ** 30).toFixed(1)} GiB`;
-  if (gpu.profile.kind === 'cpu' && bytes > options.memory) return `it needs about ${gib(bytes)} of memory, and ${gib(options.memory)} are free`;
+  const { flops, bytes } = estimateStep(stepConfig(name, gpu.profile.kind)), likely = likelyMs(flops, 0, ceilings, runs);
+  const [needed, free] = sizesApart(bytes, options.memory, 'GiB', 1);
+  if (gpu.profile.kind === 'cpu' && bytes > options.memory) return `it needs about ${needed} of memory, and ${free} are free`;
   return likely > options.remaining() ? `it may take ${seconds(likely)}, and ${seconds(Math.max(0, options.remaining()))} are left` : null;
 }
 

@@ -1,4 +1,5 @@
 import { MGFError } from '../errors.ts';
+import { sizesApart } from '../numbers.ts';
 import { atPrecision } from '../gpu/adapter.ts';
 import type { AdapterProfile, Gpu, Precision } from '../gpu/device.ts';
 import { BufferUsage } from '../gpu/flags.ts';
@@ -245,6 +246,6 @@ function checkLimits(gpu: Gpu, v: Value): void {
 }
 
 function tooLarge(gpu: Gpu, where: string, bytes: number, limit: 'maxBufferSize' | 'maxStorageBufferBindingSize'): MGFError {
-  const mib = (n: number): string => `${(n / 2 ** 20).toFixed(0)} MiB`;
-  return new MGFError('limit', `${where} needs ${mib(bytes)}, and ${gpu.profile.name} allows ${mib(gpu.profile.limits[limit])} (${limit}); use a smaller batch, shorter crops or a smaller preset`);
+  const [needed, allowed] = sizesApart(bytes, gpu.profile.limits[limit], 'MiB', 0);
+  return new MGFError('limit', `${where} needs ${needed}, and ${gpu.profile.name} allows ${allowed} (${limit}); use a smaller batch, shorter crops or a smaller preset`);
 }

@@ -1,4 +1,5 @@
 import { MGFError } from '../errors.ts';
+import { sizesApart } from '../numbers.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { elements, formatShape, type Graph, type Shape, type Value } from '../graph/graph.ts';
@@ -66,7 +67,8 @@ export class ParameterStore {
     this.decayed = decayed;
     const size = end * 4;
     if (size > gpu.profile.limits.maxBufferSize) {
-      throw new MGFError('limit', `the parameters need a buffer of ${(size / 2 ** 20).toFixed(0)} MiB and ${gpu.profile.name} allows ${(gpu.profile.limits.maxBufferSize / 2 ** 20).toFixed(0)} MiB (maxBufferSize); use a smaller preset`);
+      const [needed, allowed] = sizesApart(size, gpu.profile.limits.maxBufferSize, 'MiB', 0);
+      throw new MGFError('limit', `the parameters need a buffer of ${needed} and ${gpu.profile.name} allows ${allowed} (maxBufferSize); use a smaller preset`);
     }
     for (const name of BUFFERS[use]) {
       this.#buffers.set(name, gpu.device.createBuffer({ label: `parameters ${name}`, size, usage: BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST }));

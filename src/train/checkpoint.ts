@@ -3,6 +3,7 @@ import { copyFile, link, mkdir, open, readdir, rename, rm, stat, statfs } from '
 import type { FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { MGFError } from '../errors.ts';
+import { sizesApart } from '../numbers.ts';
 import { parseConfig, parseTrainConfig } from '../mgf/config.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import { CHECKPOINT_FORMAT, metadataJson } from '../mgf/stored-config.ts';
@@ -29,7 +30,6 @@ export interface CheckpointToSave {
   metric?: number;
 }
 
-const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
 const code = (error: unknown) => (error as NodeJS.ErrnoException).code;
 
 /** What writing needs of a file system; tests bring one that is full. */
@@ -59,8 +59,9 @@ export async function writeFileAtomically(path: string, parts: Iterable<Uint8Arr
     await rm(temporary, { force: true });
     if (error instanceof MGFError) throw error;
     if (code(error) === 'ENOSPC' || code(error) === 'EDQUOT' || code(error) === 'EFBIG') {
-      const free = await statfs(dirname(path)).then((s) => `, ${megabytes(s.bavail * s.bsize)} are free`, () => '');
-      throw new MGFError('io', `No space is left to write ${path}: it needs ${megabytes(needed)}${free}; free some space and resume, `
+      const free = await statfs(dirname(path)).then((s) => s.bavail * s.bsize, () => undefined);
+      const [need, room] = sizesApart(needed, free ?? needed, 'MB', 1);
+      throw new MGFError('io', `No space is left to write ${path}: it needs ${need}${free === undefined ? '' : `, ${room} are free`}; free some space and resume, `
         + 'older checkpoints are intact.', { cause: error });
     }
     throw new MGFError('io', `Cannot write ${path} (${code(error) ?? (error as Error).message}).`, { cause: error });
