@@ -152,8 +152,10 @@ export type { FixedNegatives, MaskConfig } from './audio/sampling.ts';
 export type { Batch } from './audio/source.ts';
 
 // --------------------------------------------------------------------------------------------------- health, files, conformance
-export { chanceLevels, effectiveRank, HealthMonitor } from './train/health.ts';
-export type { Alarm, AlarmKind, HealthOptions, SkippedStep, StepHealth } from './train/health.ts';
+export { effectiveRank, HealthMonitor } from './train/health.ts';
+export { chanceRivals, measureRivals, medianError, rivalBatches, rivalName } from './train/rivals.ts';
+export type { RivalName, Rivals } from './train/rivals.ts';
+export type { AboveRival, Alarm, AlarmKind, HealthOptions, SkippedStep, StepHealth } from './train/health.ts';
 export { readSafetensors, toFloat32, writeSafetensors } from './train/safetensors.ts';
 export type { ReadOptions, SafetensorsFile, StoredTensor, TensorData, TensorToStore } from './train/safetensors.ts';
 export { writeNpy } from './train/npy.ts';

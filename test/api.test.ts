@@ -37,7 +37,9 @@ const NAMES = {
     'SAMPLE_RATE', 'anchorCapacity', 'cropStarts', 'decodeAudio', 'fixedNegatives', 'frameCount', 'isSilent', 'normaliseCrop', 'permutation', 'randomStream',
     'resampleTo16k', 'spanMask', 'toMono16k',
   ],
-  healthAndFiles: ['HealthMonitor', 'chanceLevels', 'effectiveRank', 'readSafetensors', 'toFloat32', 'writeNpy', 'writeSafetensors'],
+  healthAndFiles: [
+    'HealthMonitor', 'chanceRivals', 'effectiveRank', 'measureRivals', 'medianError', 'readSafetensors', 'rivalBatches', 'rivalName', 'toFloat32', 'writeNpy', 'writeSafetensors',
+  ],
   conformance: ['runCase'],
 };
 

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -210,6 +210,9 @@ export default {
   assert.match(complaint(await mgf(['pretrain', at('data'), '--resume', at('own'), '--steps', '3', ...onDevice])), /trains with the loss "frame_mse".*--loss/);
   const resumed = await mgf(['pretrain', at('data'), '--resume', at('own'), '--steps', '3', '--loss', at('mine.ts'), ...onDevice]);
   assert.is(resumed.status, 0, resumed.err);
+  const again = ['pretrain', '--resume', at('own'), '--steps', '4', '--loss', at('mine.ts'), '--attach', '1'];
+  assert.match(complaint(await mgf([...again, '--weight', '0.7', ...onDevice])), /--weight is 0\.7 for "frame_mse", and the run has 0\.5/);
+  assert.is((await mgf([...again, '--weight', '0.5', ...onDevice])).status, 0, 'its own values are no change');
   assert.match(complaint(await mgf(['pretrain', at('data'), ...small, '--attach', '1'])), /--attach and --weight are for --loss/);
 });
 
@@ -219,7 +222,35 @@ test('a finished run is neither overwritten nor resumed without more to do', asy
   const done = await mgf(['pretrain', at('data'), '--resume', at('run'), ...onDevice]);
   assert.match(complaint(done), /already made all of its 2 steps/);
   const other = await mgf(['pretrain', at('data'), '--resume', at('run'), '--preset', 'nano', '--steps', '9', ...onDevice]);
-  assert.match(complaint(other), /made with another configuration: frontend is "mel" there and "conv" here/);
+  assert.match(complaint(other), /run is one of nano-mel, and --preset names nano: .*made with another configuration: frontend is "mel" there and "conv" here/);
+});
+
+test('a resumed run knows its recordings and takes its own options; others are refused with both values', async () => {
+  cpSync(at('run'), at('kept'), { recursive: true });
+  cpSync(at('data'), at('moved'), { recursive: true });
+  const resumed = (...more: string[]): Promise<Ended> => mgf(['pretrain', '--resume', at('kept'), ...more, ...onDevice]);
+  // The run was made with settings of its own, so that its network is not quite that of the preset.
+  const own = await resumed(...small, '--seed', '1', '--steps', '3');
+  assert.is(own.status, 0, own.err);
+  const config = await resumed('--config', join(at('kept'), 'config.json'), '--steps', '4');
+  assert.is(config.status, 0, config.err);
+  const record = JSON.parse(readFileSync(join(at('kept'), 'run.json'), 'utf8')) as { sittings: Array<{ data?: string; step: number }> };
+  assert.equal(record.sittings.map((s) => [s.step, s.data]), [[0, at('data')], [2, at('data')], [3, at('data')]]);
+  writeFileSync(at('other.json'), JSON.stringify({ preset: 'nano-mel', seed: 7 }));
+  for (const [options, wanted] of [
+    [['--seed', '2'], /seed is 1 there and 2 here/], [['--set', 'hidden_size=64'], /hidden_size is 32 there and 64 here/],
+    [['--config', at('other.json')], /seed is 1 there and 7 here/], [['--preset', 'micro'], /one of nano-mel, and --preset names micro: .*conv_dim is/],
+  ] as const) assert.match(complaint(await resumed(...options, '--steps', '9')), wanted);
+
+  const rewrite = (data: string | undefined): void => writeFileSync(join(at('kept'), 'run.json'), JSON.stringify({ ...record, sittings: record.sittings.map((s) => ({ ...s, data })) }));
+  rewrite(at('gone'));
+  assert.match(complaint(await resumed('--steps', '9')), new RegExp(`learned from ${at('gone')}, which cannot be read any more .*pretrain DATA --resume ${at('kept')}`));
+  rewrite(undefined);
+  assert.match(complaint(await resumed('--steps', '9')), /no record of the recordings/);
+  rmSync(join(at('kept'), 'run.json'));
+  assert.match(complaint(await resumed('--steps', '9')), new RegExp(`no record of the recordings .*pretrain DATA --resume ${at('kept')}`));
+  const named = await mgf(['pretrain', at('moved'), '--resume', at('kept'), '--steps', '5', ...onDevice]);
+  assert.is(named.status, 0, named.err);
 });
 
 test('Ctrl-C saves and says how to go on, and the run can be resumed', async () => {
@@ -227,7 +258,7 @@ test('Ctrl-C saves and says how to go on, and the run can be resumed', async () 
     onError: (text, kill) => { if (/^step \d/m.test(text) && !text.includes('Stopping')) kill('SIGINT'); },
   });
   assert.is(stopped.status, 130, stopped.err);
-  assert.match(stopped.err, new RegExp(`pretrain ${at('data')} --resume ${at('run')}`));
+  assert.match(stopped.err, new RegExp(`pretrain --resume ${at('run')}`));
   const steps = (JSON.parse(stopped.out) as { steps: number }).steps;
   assert.ok(steps > 2);
   assert.ok(readdirSync(at('run')).includes(`checkpoint-${String(steps).padStart(6, '0')}.safetensors`));

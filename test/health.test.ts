@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { presetConfig } from '../src/mgf/presets.ts';
-import { chanceLevels, effectiveRank, HealthMonitor, symmetricEigenvalues } from '../src/train/health.ts';
+import { effectiveRank, HealthMonitor, symmetricEigenvalues } from '../src/train/health.ts';
 import type { StepHealth } from '../src/train/health.ts';
 
 const tiny = presetConfig('tiny');
@@ -19,13 +19,6 @@ const run = (monitor: HealthMonitor, steps: number, of: (step: number) => StepHe
 let seed = 1;
 const random = () => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return seed / 2 ** 32 - 0.5; };
 
-test('chance is ln(K+1), ln(2B-1), 0.57, 0.82 and 1/(K+1)', () => {
-  const chance = chanceLevels(tiny, 8);
-  assert.is(chance.phoneme.toFixed(4), '4.6151');
-  assert.is(chance.sentence.toFixed(3), '2.708');
-  assert.equal([chance.sample, chance.frame, chance.accuracy], [0.57, 0.82, 1 / 101]);
-});
-
 test('a healthy run raises nothing', () => {
   assert.equal(run(watch(), 3000, healthy), []);
 });
@@ -42,6 +35,31 @@ test('where the phoneme scale is alone, collapse also needs a vanishing gradient
   const stuck = (gradNorm: number) => (step: number): StepHealth => ({ step, losses: { phoneme: Math.log(101) }, gradNorm });
   assert.equal(run(watch(alone), 1000, stuck(0.5)), []);
   assert.equal(run(watch(alone), 1000, stuck(1e-9)), ['collapsed-context@599']);
+});
+
+const compared = (warmupSteps = 100): HealthMonitor =>
+  new HealthMonitor({ config: tiny, utterancesPerBatch: 8, warmupSteps, rivals: { sample: 0.69, frame: 0.8, phoneme: Math.log(101), sentence: Math.log(15) } });
+const sampleAt = (loss: (step: number) => number) => (step: number): StepHealth => ({ ...healthy(step), losses: { ...healthy(step).losses, sample: loss(step) } });
+
+test('a loss that stays above its rival is told once it is late, or at the end of a short run', () => {
+  const monitor = compared();
+  assert.equal(run(monitor, 1000, sampleAt((step) => 0.7 + 0.1 * Math.sin(step))), ['sample-above-rival@599']);
+  assert.match(monitor.raised[0]!.message, /^The sample loss, 0\.7\d\d over the last 100 steps, is above 0\.690, what the median predictor scores/);
+  const short = compared(20);
+  assert.equal(run(short, 60, sampleAt(() => 0.6904)), []);
+  assert.equal(short.conclude(60).map((a) => `${a.kind}@${a.step}`), ['sample-above-rival@60']);
+  assert.match(short.raised[0]!.message, /sample loss, 0\.6904 over the last 40 steps, is above 0\.6900,/, 'different numbers read differently');
+  assert.equal(compared().conclude(60), [], 'nothing was seen');
+});
+
+test('a loss under its rival, one that came under it, one without a rival and the steps of the warm-up raise nothing', () => {
+  const monitor = compared();
+  assert.equal(run(monitor, 1000, sampleAt((step) => (step < 400 ? 0.75 : 0.6))), []);
+  assert.equal(monitor.conclude(1000), []);
+  assert.equal(run(watch(), 1000, sampleAt(() => 5)), []);
+  const warming = compared(1000);
+  run(warming, 900, sampleAt(() => 5));
+  assert.equal(warming.conclude(900), []);
 });
 
 test('an accuracy above 0.98 that lasts is a leak, one lucky batch is not', () => {

@@ -13,7 +13,7 @@ import type { Batch } from '../src/audio/source.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import type { RunConfig, TrainConfig } from '../src/mgf/config.ts';
 import type { MomentState, StepMetrics } from '../src/mgf/pretrainer.ts';
-import type { PretrainOptions, TrainableModel } from '../src/train/loop.ts';
+import type { PretrainOptions, PretrainStart, TrainableModel } from '../src/train/loop.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mgf-loop-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -31,7 +31,8 @@ function fakeLoader(seen: number[]): (options: LoaderOptions) => Promise<Loader>
       report: { usable: 28, seconds: 60, skipped: [{ path: 'short.wav', reason: 'too short', kind: 'shorter than the crop' }], trusted: 0 },
       next() {
         seen.push(step);
-        return Promise.resolve({ step, wave: Float32Array.of(Math.sin(options.seed + step++)), utterances: ['a', 'b'] } as unknown as Batch);
+        const wave = Float32Array.from({ length: 4 * 640 }, (_, i) => Math.sin(options.seed + step + i * (1 + i / 1000)));
+        return Promise.resolve({ step: step++, wave, mask: new Int32Array(4), utterances: ['a', 'b'] } as unknown as Batch);
       },
       state: (at) => ({ seed: options.seed, step: at, epoch: Math.floor(at / 7), position: 4 * (at % 7), clips: 28, digest: 'abc' }),
       close: () => Promise.resolve(),
@@ -65,7 +66,7 @@ function fakeModel(trouble: Trouble = () => undefined, made: Fake[] = []): NonNu
             w = Math.fround(w + learningRate * 10 * m);
           }
           const total = bad === 'skip' ? NaN : Math.abs(gradient);
-          return { total, sample: NaN, frame: total, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: bad === 'skip' ? NaN : total, skipped: bad === 'skip', extra: {} };
+          return { total, sample: NaN, frame: total / 4, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: bad === 'skip' ? NaN : total, skipped: bad === 'skip', extra: {} };
         });
         queue = done.catch(() => undefined);
         return done;
@@ -134,10 +135,44 @@ test('a run that was killed after a checkpoint repeats the steps after it', asyn
   assert.is(await weights(killed), await weights(straight));
 });
 
+test('rivals are measured on the first crops, logged once, and the same for a resumed run', async () => {
+  const out = newFolder(), starts: PretrainStart[] = [], hooks = { onStart: (s: PretrainStart) => starts.push(s) }, seen: number[] = [];
+  await start(out, config(), { hooks, openLoader: fakeLoader(seen) });
+  assert.equal(seen, Array.from({ length: 20 }, (_, i) => i), 'no batch is read twice or left out');
+  await start(out, config({ steps: 30 }), { hooks, resume: await readResumePoint(out) });
+  const logged = readJsonl(join(out, 'log.jsonl')).filter((r) => 'rivals' in r);
+  assert.is(logged.length, 1);
+  assert.equal(starts.map((s) => s.rivals), [logged[0]!['rivals'], logged[0]!['rivals']]);
+  const { frame, phoneme, sample } = starts[0]!.rivals;
+  assert.ok(frame! > 0.3 && frame! < 1.2, `${frame}`);
+  assert.is(phoneme, Math.log(11));
+  assert.is(sample, undefined, 'its weight is 0');
+});
+
+test('a checkpoint from before rivals were stored gets them when it goes on', async () => {
+  const out = newFolder();
+  await start(out, config());
+  const resume = await readResumePoint(out), starts: PretrainStart[] = [];
+  delete resume.loop!.rivals;
+  await start(out, config({ steps: 30 }), { resume, hooks: { onStart: (s) => starts.push(s) } });
+  assert.ok(starts[0]!.rivals.frame! > 0.3);
+  assert.ok(readJsonl(join(out, 'log.jsonl')).some((r) => 'rivals' in r && r.step === 20));
+});
+
+test('a run whose loss ends above its rival is told so at its end, in the log too', async () => {
+  const out = newFolder(), run = config();
+  // The fake model's phoneme loss is 2, above ln 6.
+  run.mgf.num_negatives = 5;
+  const { alarms } = await start(out, run);
+  assert.equal(alarms.map((a) => `${a.kind}@${a.step}`), ['phoneme-above-rival@20']);
+  assert.match(alarms[0]!.message, /^The phoneme loss, 2\.000 over the last 19 steps, is above 1\.792, what chance scores/);
+  assert.is(readJsonl(join(out, 'log.jsonl')).at(-1)!['alarm'], 'phoneme-above-rival');
+});
+
 test('each step takes its own micro-batches, also after a resume', async () => {
   const out = newFolder(), seen: number[] = [], run = config({ accumulation: 3, steps: 10, checkpoint_every: 4 }), abort = new AbortController();
   await start(out, run, { openLoader: fakeLoader(seen), signal: abort.signal, hooks: { onCheckpoint: () => abort.abort() } });
-  assert.equal(seen, Array.from({ length: 12 }, (_, i) => i));
+  assert.equal(seen, Array.from({ length: 16 }, (_, i) => i), '12 for the steps, in order, and those read ahead for the rivals');
   const later: number[] = [];
   await start(out, run, { openLoader: fakeLoader(later), resume: await readResumePoint(out) });
   assert.equal(later, Array.from({ length: 18 }, (_, i) => 12 + i));
@@ -154,7 +189,7 @@ test('a scale that is off is not logged, the others are, with the rate and the a
   const out = newFolder();
   await start(out, config());
   const records = readJsonl(join(out, 'log.jsonl'));
-  assert.equal(records.map((r) => r.step), [1, 4, 8, 12, 16, 20]);
+  assert.equal(records.map((r) => r.step), [0, 1, 4, 8, 12, 16, 20], 'the rivals, then the steps');
   const last = records.at(-1)!;
   assert.not.ok('sample' in last);
   assert.is(last['phoneme'], 2);

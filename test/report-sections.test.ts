@@ -4,7 +4,9 @@ import * as assert from 'uvu/assert';
 import { randomStream } from '../src/audio/random.ts';
 import type { MGFError } from '../src/errors.ts';
 import { errorsWithinManner, groupByManner, inWords, largestConfusions, rowShares } from '../src/report/confusion.ts';
-import { denormalise, hostLogMel, resynthesise } from '../src/report/griffin-lim.ts';
+import { MGF_DEFAULTS } from '../src/mgf/config.ts';
+import { hostLogMel } from '../src/ops/log_mel-host.ts';
+import { denormalise, resynthesise } from '../src/report/griffin-lim.ts';
 import { percent, table } from '../src/report/html.ts';
 import { spread } from '../src/report/plots/draw.ts';
 import { principalComponents, tsne } from '../src/report/projection.ts';
@@ -257,7 +259,7 @@ sounds.run();
 
 test('health shows ranks as shares of the widths, skipped updates and alarms', () => {
   const point = { step: 1, total: 1, sample: NaN, frame: 1, phoneme: 1, sentence: 1, accuracy: 0.1, gradNorm: 1, lr: 1e-3, audioSecondsPerSecond: 3 };
-  const data = (health: object) => ({ curve: [point], health: { ranks: [], zWidth: 16, contextWidth: 32, alarms: [], ...health } }) as unknown as Parameters<typeof healthSection>[0];
+  const data = (health: object) => ({ curve: [point], rivals: { frame: 2 }, warmupSteps: 0, objectives: MGF_DEFAULTS.objectives, health: { ranks: [], zWidth: 16, contextWidth: 32, alarms: [], ...health } }) as unknown as Parameters<typeof healthSection>[0];
   const well = healthSection(data({ ranks: [{ step: 100, z: 8, context: 8 }, { step: 200, z: 4, context: 16 }], skippedSteps: 0 }));
   clean(well);
   assert.match(parse(well).querySelector('svg title')!.textContent ?? '', 'z 50 at step 100, 25 at step 200; context 25 at step 100, 50 at step 200; alarm under 10 %');

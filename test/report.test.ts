@@ -35,7 +35,7 @@ function report(changes: Partial<ReportData> = {}): ReportData {
   return {
     title: 'A run', health: { ranks: [], zWidth: 16, contextWidth: 32, skippedSteps: 0, alarms: [] }, probes: [], audio: true, facts: [], configuration: [], objectives: MGF_DEFAULTS.objectives, licences: ['speech: CC BY 4.0'], next: ['Then:', 'mgf info'],
     run: { command: 'mgf pretrain x', preset: 'nano', parameters: 123456, steps: 50, audioSeconds: 600, seconds: 60, adapter: 'an adapter', date: 'today' },
-    curve: curve(50), chance: { sample: 0.57, frame: 0.82, phoneme: 4.615, sentence: 2.708, accuracy: 1 / 101 },
+    curve: curve(50), rivals: { sample: 0.69, frame: 0.8, phoneme: 4.615, sentence: 2.708, accuracy: 1 / 101 }, warmupSteps: 4,
     recordings: [{ target: mel, reconstruction: mel.map((v) => v / 2), frames, hopSeconds: 0.01, label: 'a.wav', wave, waveReconstruction: wave.map((v) => v / 2), sampleRate: 16000 }],
     similarity: { labels: ['a', 'b', 'a', 'b'], values: cosineMatrix(Float32Array.from([1, 0, 0, 1, 1, 0.1, 0.1, 1]), 4, 2) },
     table: { title: 'Table', columns: ['Features', 'Accuracy'], rows: [['MGF', 0.123456789], ['log-mel', '0.50']], caption: 'c' },
@@ -63,15 +63,38 @@ test('a report holds every figure, the table as given and needs nothing from out
   assert.not.match(html.replace(/base64,[^"]*/g, ''), /NaN|undefined|\[object/);
 });
 
-test('each loss curve has its chance line, and accuracy the chance that follows from the contrastive loss', () => {
+test('each loss curve has the line of its rival, by its name, and accuracy the chance that follows from the contrastive loss', () => {
   const document = parse(renderReport(report()));
   const text = (title: string): string => [...document.querySelectorAll('figure')].find((f) => f.querySelector('h3')?.textContent === title)?.querySelector('svg')?.textContent ?? '';
-  assert.match(text('Sample loss'), 'chance 0.57');
-  assert.match(text('Frame loss'), 'chance 0.82');
+  assert.match(text('Sample loss'), 'median predictor 0.69');
+  assert.match(text('Frame loss'), 'median predictor 0.8');
   assert.match(text('Phoneme loss'), 'chance 4.62');
   assert.match(text('Sentence loss'), 'chance 2.71');
   assert.match(text('Phoneme accuracy'), 'chance 0.99 %');
   assert.not.match(text('Gradient norm'), 'chance');
+});
+
+test('a loss above its rival after the warm-up is told at the top and under health, also without an alarm in the log', () => {
+  const above = report({ curve: curve(50).map((p) => ({ ...p, sample: 0.6901 })) }), document = parse(renderReport(above));
+  const sentence = /The sample loss, 0\.6901 over the last 5 logged steps, is above 0\.6900, what the median predictor scores/;
+  assert.match(document.querySelector('header .alarms')!.textContent, sentence);
+  assert.match(document.querySelector('#health')!.textContent, sentence);
+  assert.not.match(document.querySelector('#health')!.textContent, 'No alarm was raised');
+  assert.match(document.querySelector('.tile')!.textContent, /0\.6901.*median predictor 0\.6900/);
+  const told = { ...above.health, alarms: [{ step: 30, kind: 'sample-above-rival', message: 'It is above.' }] };
+  assert.not.match(parse(renderReport({ ...above, health: told })).querySelector('header')!.textContent, sentence, 'once is enough');
+  assert.match(renderReport({ ...above, warmupSteps: 100 }), 'No alarm was raised');
+  assert.match(renderReport(report()), 'No alarm was raised');
+});
+
+test('a run that stored no rival of its L1 losses gets no line for them, and the report says so', () => {
+  const document = parse(renderReport(report({ rivals: { phoneme: 4.615, sentence: 2.708, accuracy: 1 / 101 } })));
+  const lines = [...document.querySelectorAll('#training svg')].map((svg) => svg.textContent).join(' ');
+  assert.not.match(lines, 'median predictor');
+  assert.match(lines, 'chance 4.62');
+  for (const part of ['header', '#training', '#health']) {
+    assert.match(document.querySelector(part)!.textContent, 'has stored no median predictor for its sample and frame losses');
+  }
 });
 
 test('text from file names, labels and commands is shown, never run', () => {
@@ -91,7 +114,7 @@ test('text from file names, labels and commands is shown, never run', () => {
 });
 
 test('a loss that is switched off, one step, no step and a diverged run all make a report', () => {
-  const off = renderReport(report({ curve: curve(50).map((p) => ({ ...p, sentence: NaN })), chance: { sample: 0.57, frame: 0.82, phoneme: 4.6, sentence: NaN, accuracy: 0.01 } }));
+  const off = renderReport(report({ curve: curve(50).map((p) => ({ ...p, sentence: NaN })), rivals: { sample: 0.69, frame: 0.8, phoneme: 4.6, accuracy: 0.01 } }));
   assert.not.match(off, 'Sentence loss');
   assert.match(off, 'Phoneme loss');
   for (const points of [curve(1), [], curve(30).map((p, i) => (i < 20 ? p : { ...p, total: NaN, phoneme: Infinity, gradNorm: NaN }))]) {

@@ -72,7 +72,7 @@ export function matrix({ label, src, seconds, height, y, sharp }: Matrix): HTMLD
 
 export interface Curve { label: string; unit: string; values: readonly number[]; reference?: { value: number; name: string }; share?: boolean }
 
-/** A value over training steps from 1 on, raw and smoothed, with what a network scores that knows nothing. */
+/** A value over training steps from 1 on, raw and smoothed, with what an answer without listening scores. */
 export function curve({ label, unit, values, reference, share }: Curve): HTMLDivElement {
   const points = values.map((value, i) => ({ step: i + 1, value })).filter((p) => Number.isFinite(p.value)), reach = Math.max(1, Math.floor(points.length / 30));
   const smooth = points.map(({ step }, i) => {

@@ -1,5 +1,6 @@
 /** Section: the chosen sound, what the network rebuilds of it, its features, and how alike its moments are. */
-import { SAMPLE_RATE } from '../src/index.ts';
+import { medianError, SAMPLE_RATE } from '../src/index.ts';
+import { apart } from '../src/numbers.ts';
 import { centre, cosineMatrix } from '../src/tasks/similarity.ts';
 import { colourScale, image, MARGIN, matrix } from './charts.ts';
 import type { Clip, Clips } from './clips.ts';
@@ -59,8 +60,9 @@ function spectrograms(clip: Clip): HTMLElement[] {
   const heard = picture(target, `Spectrogram of ${clip.name}: ${long.toFixed(1)} seconds, 0 to 8 kHz`), inside = picture(logMel, `The network's reconstruction of ${clip.name}, drawn in the same way`);
   let error = 0;
   target.forEach((v, i) => { error += Math.abs(v - logMel[i]!) / target.length; });
-  const own = el('button', { type: 'button' }), theirs = el('button', { type: 'button' });
-  playButton(own, clip.name, () => clip.wave, { text: true, frame: playhead(heard, long) });
+  const [own, rival] = apart(error, medianError(target, mels), 2);
+  const original = el('button', { type: 'button' }), theirs = el('button', { type: 'button' });
+  playButton(original, clip.name, () => clip.wave, { text: true, frame: playhead(heard, long) });
   let sound: Float32Array | null = null;
   playButton(theirs, `the reconstruction of ${clip.name}`, async () => {
     if (!sound) {
@@ -75,10 +77,10 @@ function spectrograms(clip: Clip): HTMLElement[] {
     return sound;
   }, { text: true, frame: playhead(inside, long), failed: (error) => status.fail(error) });
   return [
-    el('figure', {}, el('header', {}, el('h3', {}, 'What was said'), own), heard,
+    el('figure', {}, el('header', {}, el('h3', {}, 'What was said'), original), heard,
       el('figcaption', {}, `Energy of ${mels} mel bands every 10 ms, each band normalised over time.`), colourScale('magma', `−${-RANGE[0]}`, `${RANGE[1]} standard deviations`)),
     el('figure', {}, el('header', {}, el('h3', {}, 'What is left of it inside'), theirs), inside,
-      el('figcaption', {}, `Rebuilt from hidden state 2 by the frame scale's head: off by ${error.toFixed(2)} standard deviations on average; without knowing anything, 0.82. Played, its phases are invented.`)),
+      el('figcaption', {}, `Rebuilt from hidden state 2 by the frame scale's head: off by ${own} standard deviations on average; the median of each band is off by ${rival}. Played, its phases are invented.`)),
   ];
 }
 

@@ -1,5 +1,5 @@
 /** Section: a small network trained on the sounds of the page, a step at a time. */
-import { chanceLevels, learningRate, Pretrainer, SCALES, writeSafetensors, MGFError, type RunConfig, type Scale, type StepMetrics } from '../src/index.ts';
+import { learningRate, measureRivals, Pretrainer, rivalBatches, rivalName, SCALES, writeSafetensors, MGFError, type Rivals, type RunConfig, type Scale, type StepMetrics } from '../src/index.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import { CHECKPOINT_FORMAT } from '../src/mgf/stored-config.ts';
 import { drawBatch, planRun } from './batches.ts';
@@ -18,7 +18,7 @@ const NAMES: Readonly<Record<Scale, { title: string; unit: string; says: string 
   sentence: { title: 'Sentence scale', unit: 'NT-Xent, nats', says: 'tell which two crops belong together' },
 };
 
-interface Run { config: RunConfig; steps: StepMetrics[]; parameters: number; stepsPerSecond: number }
+interface Run { config: RunConfig; rivals: Rivals; steps: StepMetrics[]; parameters: number; stepsPerSecond: number }
 
 export function trainingSection(clips: Clips, host: DeviceHost): void {
   const button = byId<HTMLButtonElement>('train'), save = byId<HTMLButtonElement>('train-save'), status = new Status('train-status');
@@ -53,7 +53,10 @@ export function trainingSection(clips: Clips, host: DeviceHost): void {
     model?.pretrainer.destroy();
     model = null;
     status.busy('Compiling the training step: kernels, memory plan, one submission for everything.');
-    const pretrainer = await Pretrainer.create(device, plan.run), run: Run = { config: plan.run, steps: [], parameters: pretrainer.info.parameters, stepsPerSecond: NaN };
+    // The crops of the first steps, drawn once more for the steps themselves.
+    const crops = Array.from({ length: rivalBatches(2 * settings.utterances_per_batch) }, (_, step) => drawBatch(plan, step));
+    const rivals = measureRivals(mgf, settings.utterances_per_batch, crops);
+    const pretrainer = await Pretrainer.create(device, plan.run), run: Run = { config: plan.run, rivals, steps: [], parameters: pretrainer.info.parameters, stepsPerSecond: NaN };
     model = { pretrainer, gpu: device, run };
     const stretches = `${plan.pieces.length} stretches of sound, crops of ${settings.crop_seconds} s, ${2 * settings.utterances_per_batch} a step`;
     status.say(`Training on ${stretches}.`);
@@ -110,8 +113,10 @@ export function trainingSection(clips: Clips, host: DeviceHost): void {
   })());
 }
 
-function draw({ config: { mgf, train }, steps, parameters, stepsPerSecond }: Run): void {
-  const chance = chanceLevels(mgf, train.utterances_per_batch), scales = SCALES.filter((s) => mgf.loss_weights[s] > 0), last = steps.at(-1)!, facts = byId('train-facts');
+const reference = (value: number | undefined, name: string) => (value === undefined ? {} : { reference: { value, name } });
+
+function draw({ config: { mgf, train }, rivals, steps, parameters, stepsPerSecond }: Run): void {
+  const scales = SCALES.filter((s) => mgf.loss_weights[s] > 0), last = steps.at(-1)!, facts = byId('train-facts');
   const audio = stepsPerSecond * 2 * train.utterances_per_batch * train.crop_seconds;
   const values: Array<[string, string]> = [
     ['step', `${steps.length.toLocaleString('en-US')} of ${train.steps.toLocaleString('en-US')}`], ['steps a second', figures(stepsPerSecond)], ['audio, times real time', figures(audio)],
@@ -122,8 +127,8 @@ function draw({ config: { mgf, train }, steps, parameters, stepsPerSecond }: Run
   const box = byId('train-figures');
   box.className = 'figures many';
   box.replaceChildren(
-    ...scales.map((s) => el('figure', { 'data-scale': s }, el('h3', {}, NAMES[s].title), curve({ label: `${NAMES[s].title}, loss`, unit: NAMES[s].unit, values: steps.map((m) => m[s]), reference: { value: chance[s], name: 'knows nothing' } }), el('figcaption', {}, `Learns to ${NAMES[s].says}.`))),
-    el('figure', {}, el('h3', {}, 'Hidden stretches found'), curve({ label: 'Share of hidden stretches found', unit: 'of masked frames', values: steps.map((m) => m.accuracy), reference: { value: chance.accuracy, name: 'guessing' }, share: true }),
+    ...scales.map((s) => el('figure', { 'data-scale': s }, el('h3', {}, NAMES[s].title), curve({ label: `${NAMES[s].title}, loss`, unit: NAMES[s].unit, values: steps.map((m) => m[s]), ...reference(rivals[s], rivalName(s, mgf.objectives)) }), el('figcaption', {}, `Learns to ${NAMES[s].says}.`))),
+    el('figure', {}, el('h3', {}, 'Hidden stretches found'), curve({ label: 'Share of hidden stretches found', unit: 'of masked frames', values: steps.map((m) => m.accuracy), ...reference(rivals.accuracy, 'chance'), share: true }),
       el('figcaption', {}, `Which of ${mgf.num_negatives + 1} candidates belongs where the network was deafened.`)),
   );
 }

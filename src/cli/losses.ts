@@ -26,7 +26,7 @@ export async function withLosses(chosen: RunConfig, { loss: files = [], attach =
   // The bundler is only loaded for those who bring something.
   const { loadUserModule } = await import('./user-module.ts'), losses = await Promise.all(files.map(async (file) => lossOf(file, (await loadUserModule(file)).exports)));
   if (resumed) {
-    if (attach.length > 0 || weight.length > 0) throw new MGFError('usage', 'A resumed run keeps where its losses are attached and what they count; leave --attach and --weight out.');
+    assertKept(chosen, losses, { attach, weight });
     return { run: chosen, losses };
   }
   const { mgf } = chosen, extra = Object.fromEntries(losses.map(({ name }, i) => {
@@ -34,6 +34,18 @@ export async function withLosses(chosen: RunConfig, { loss: files = [], attach =
     return [name, { weight: weight[i] ?? 1, attach: layer, start_step: 0 }];
   }));
   return { run: overrideRunConfig(chosen, { extra_losses: extra }, { origin: '--loss' }), losses };
+}
+
+/** Throws MGFError 'usage' where `--attach` or `--weight` is another value than a resumed run has, with both. */
+function assertKept({ mgf }: RunConfig, losses: readonly TrainingLoss[], { attach, weight }: Required<Omit<LossOptions, 'loss'>>): void {
+  losses.forEach(({ name }, i) => {
+    const own = mgf.extra_losses[name];
+    const differing = own && ([['--attach', attach[i], own.attach], ['--weight', weight[i], own.weight]] as const)
+      .find(([, wanted, has]) => wanted !== undefined && String(wanted) !== String(has));
+    if (!differing) return;
+    const [option, wanted, has] = differing;
+    throw new MGFError('usage', `A resumed run keeps its losses as they are: ${option} is ${wanted} for "${name}", and the run has ${has}; leave ${option} out.`);
+  });
 }
 
 function lossOf(file: string, exports: Readonly<Record<string, unknown>>): TrainingLoss {

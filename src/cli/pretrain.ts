@@ -4,19 +4,21 @@ import { basename, dirname, join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings, assertSameConfig, configDifferences, MGF_DEFAULTS, TRAIN_DEFAULTS } from '../mgf/config.ts';
+import { applySettings, assertSameConfig, configDifferences, MGF_DEFAULTS, overrideRunConfig, SCALES, TRAIN_DEFAULTS } from '../mgf/config.ts';
 import { wav2vec2Names } from '../mgf/encoder.ts';
-import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
+import { parseRunConfig, parseRunFields, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
-import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
+import { rivalName } from '../train/rivals.ts';
+import { assertResumable, checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
 import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
 import { attachOption, lossOption, weightOption, withLosses, type LossOptions } from './losses.ts';
-import { recordSitting } from './run-record.ts';
+import { readRunRecord, recordSitting } from './run-record.ts';
 import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import { loadEncoderWeights } from './weights.ts';
-import type { Utterance } from '../audio/manifest.ts';
+import type { Manifest, Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
+import type { Rivals } from '../train/rivals.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from '../train/loop.ts';
 
@@ -40,12 +42,12 @@ export function pretrainCommand(version: string): Command {
   return new Command('pretrain').summary('pre-train a model on recordings')
     .description('Pre-trains MGF on recordings: a folder, a glob, an audio file, a TSV or CSV with a header, a fairseq .tsv or a NeMo JSONL manifest. '
       + 'The run\'s folder gets checkpoints, log.jsonl, TensorBoard event files, report.html and the list of skipped clips.')
-    .argument('<data>', 'recordings')
+    .argument('[data]', 'recordings; a run that goes on with --resume knows its own')
     .option('--preset <name>', `size of the model: ${PRESET_NAMES.join(', ')} (default: tiny on a GPU, micro-mel in software)`)
     .option('--out <folder>', 'folder of the run (default: runs/PRESET)')
     .option('--config <file>', 'JSON file with any fields of the configuration, and optionally "preset"')
     .addOption(new Option('--init <checkpoint>', 'begin with the weights of a checkpoint, a run, exported weights or a wav2vec 2.0 model, and with their network').conflicts(['preset', 'config', 'resume']))
-    .option('--resume <run>', 'go on from the newest checkpoint of a run\'s folder, or from one checkpoint')
+    .option('--resume <run>', 'go on from the newest checkpoint of a run\'s folder, or from one checkpoint, with its recordings and its configuration')
     .addOption(new Option('--steps <n>', 'optimiser steps in all').argParser(positiveInteger).conflicts('minutes'))
     .addOption(new Option('--minutes <n>', 'train for so long instead of a number of steps').argParser(positive))
     .addOption(new Option('--set <key=value>', 'set any field of the configuration; may be repeated').argParser(collect))
@@ -56,20 +58,25 @@ export function pretrainCommand(version: string): Command {
 Examples:
   mgf pretrain recordings/ --preset micro-mel --out runs/first --minutes 20
   mgf pretrain train.tsv --preset tiny --out runs/tiny --set learning_rate=1e-3 --set loss_weights.sentence=0
-  mgf pretrain train.tsv --resume runs/tiny --steps 20000
+  mgf pretrain --resume runs/tiny --steps 20000
   mgf pretrain train.tsv --preset micro-mel --loss my-loss.ts --attach 2 --weight 0.2 --out runs/mine
   mgf pretrain mine/ --init runs/tiny --out runs/adapted --steps 2000     (a new run from trained weights)
 
 Ctrl-C finishes the step, saves, and says how to go on.`)
-    .action((data: string, options: Options) => runPretrain(data, options, version));
+    .action((data: string | undefined, options: Options) => runPretrain(data, options, version));
 }
+
+const readConfig = (path: string): Promise<string> => readFile(path, 'utf8').catch((error: unknown) => { throw ioError(error, 'read the configuration', path); });
+
+/** The losses that a resumed run wants again. */
+const lossWords = ({ loss = [] }: Options): string => loss.map((file) => ` --loss ${shellWord(file)}`).join('');
 
 /** Reads `--config`, `--preset`, `--set` and their relatives; in this order, later ones win. */
 async function newRun(options: Options, defaultPreset: string): Promise<{ preset: string; run: RunConfig }> {
   let preset = options.preset ?? defaultPreset, run: RunConfig;
   if (options.config === undefined) run = presetRunConfig(preset);
   else {
-    const path = options.config, text = await readFile(path, 'utf8').catch((error: unknown) => { throw ioError(error, 'read the configuration', path); });
+    const path = options.config, text = await readConfig(path);
     run = parseRunConfig(text, { origin: path, preset });
     const named = (JSON.parse(text) as { preset?: string }).preset;
     if (named !== undefined && options.preset !== undefined && named !== options.preset) {
@@ -93,12 +100,17 @@ function settings({ set = [], steps, minutes, seed: chosen, precision }: Options
   ];
 }
 
-/** A resumed run keeps its configuration; whatever else is asked for must agree with it, or be a setting that may change. */
+/**
+ * A resumed run keeps its configuration. What else is asked for must agree with it, or be a setting that may change.
+ * Throws MGFError 'checkpoint' for what does not, with both values, and 'usage' where nothing is left to do.
+ */
 async function resumedRun(resume: ResumePoint, options: Options): Promise<{ preset: string; run: RunConfig }> {
-  const run = applySettings(resume.state.config, settings(options));
-  if (options.preset !== undefined || options.config !== undefined) {
-    const wanted = await newRun({ ...options, set: [] }, options.preset ?? 'tiny');
-    assertSameConfig(run.mgf, wanted.run.mgf, { origin: resume.path });
+  const { preset: named, fields } = options.config === undefined ? { fields: {} } : parseRunFields(await readConfig(options.config), options.config);
+  const configured = overrideRunConfig(resume.state.config, fields, { origin: options.config ?? '--config' });
+  const run = applySettings(configured, settings(options)), name = resume.loop?.name;
+  assertResumable(resume, run);
+  for (const [source, preset] of [['--preset', options.preset], [options.config, named]] as const) {
+    if (preset !== undefined && preset !== name) assertPreset(resume, preset, source!);
   }
   if (run.train.minutes === null && resume.state.step >= run.train.steps) {
     throw new MGFError('usage', `${resume.path} has already made all of its ${run.train.steps} steps; ask for more in all with \`--steps\`.`);
@@ -106,13 +118,43 @@ async function resumedRun(resume: ResumePoint, options: Options): Promise<{ pres
   if (run.train.minutes !== null && resume.state.elapsedSeconds >= 60 * run.train.minutes) {
     throw new MGFError('usage', `${resume.path} has already used all of its ${run.train.minutes} minutes; ask for more in all with \`--minutes\`.`);
   }
-  return { preset: resume.loop?.name ?? 'of another program', run };
+  return { preset: name ?? 'of another program', run };
 }
 
-async function runPretrain(data: string, options: Options, version: string): Promise<void> {
+/** A preset of another name will do if it describes the same network. Throws MGFError 'checkpoint' where it does not, with both presets and the first fields. */
+function assertPreset({ state: { config }, loop, path }: ResumePoint, preset: string, source: string): void {
+  try {
+    assertSameConfig(config.mgf, presetRunConfig(preset).mgf, { origin: path });
+  } catch (error) {
+    if (!(error instanceof MGFError) || error.code !== 'checkpoint' || loop?.name === undefined) throw error;
+    throw new MGFError('checkpoint', `The run is one of ${loop.name}, and ${source} names ${preset}: ${error.message}`, { cause: error });
+  }
+}
+
+/** What a resumed run learned from, as its last sitting recorded it. Throws MGFError 'usage' where it did not, 'data' where that is no longer there. */
+async function recordedData(resume: string): Promise<Recordings> {
+  const folder = await folderOf(resume), data = readRunRecord(folder)?.sittings.at(-1)?.data, again = `${programName()} pretrain DATA --resume ${shellWord(resume)}`;
+  if (data === undefined) throw new MGFError('usage', `${folder} has no record of the recordings that the run learned from; name them: ${again}.`);
+  try {
+    return { data, manifest: await readManifest(data) };
+  } catch (error) {
+    if (!(error instanceof MGFError) || error.code !== 'data') throw error;
+    throw new MGFError('data', `The run in ${folder} learned from ${data}, which cannot be read any more (${error.message.replace(/\.$/, '')}); name its recordings: ${again}.`, { cause: error });
+  }
+}
+
+interface Recordings { data: string; manifest: Manifest }
+
+/** What is named as data, or what a resumed run learned from. Throws MGFError 'usage' where there is neither. */
+async function recordingsOf(data: string | undefined, { resume }: Options): Promise<Recordings> {
+  if (data !== undefined) return { data, manifest: await readManifest(data) };
+  if (resume === undefined) throw new MGFError('usage', 'missing required argument \'data\': name recordings, or a run to go on with (--resume).');
+  return recordedData(resume);
+}
+
+async function runPretrain(named: string | undefined, options: Options, version: string): Promise<void> {
   // What can be refused without a device and without decoding anything, first.
-  const manifest = await readManifest(data);
-  const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume);
+  const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume), { data, manifest } = await recordingsOf(named, options);
   let chosen: { preset: string; run: RunConfig; init?: Map<string, HostTensor> } | undefined = resume ? await resumedRun(resume, options)
     : options.init !== undefined ? await initialisedRun(options) : options.preset || options.config ? await newRun(options, 'tiny') : undefined;
   const early = options.out ?? (resume && options.resume !== undefined ? await folderOf(options.resume) : chosen && join('runs', chosen.preset));
@@ -123,7 +165,7 @@ async function runPretrain(data: string, options: Options, version: string): Pro
     chosen ??= await newRun(options, gpu.profile.kind === 'gpu' ? 'tiny' : 'micro-mel');
     const { preset, init } = chosen, { run, losses } = await withLosses(chosen.run, options, resume !== undefined), out = early ?? join('runs', preset);
     const stream = options.json ? process.stderr : process.stdout;
-    const resumeCommand = `${programName()} pretrain ${shellWord(data)} --resume ${shellWord(out)}`;
+    const resumeCommand = `${programName()} pretrain --resume ${shellWord(out)}${losses.length > 0 ? lossWords(options) : ''}`;
     const result = await runWithProgress(stream, {
       gpu, run, items: manifest.items, skipped: manifest.skipped, out, init, losses, ...(resume && { resume }),
     }, preset, data);
@@ -189,7 +231,7 @@ export async function runWithProgress(
 
 const one = (x: number) => x.toFixed(1);
 
-function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, precision }: PretrainStart, { mgf, train }: RunConfig, preset: string, out: string): string[] {
+function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, precision, rivals }: PretrainStart, { mgf, train }: RunConfig, preset: string, out: string): string[] {
   const micro = train.accumulation > 1 ? `, ${train.accumulation} of them a step` : '';
   const length = train.minutes === null ? `${plural(train.steps, 'step')}` : `${train.minutes} minutes`;
   const swapped = configDifferences(MGF_DEFAULTS.objectives, mgf.objectives).map(({ field, wanted }) => `${field} by ${wanted === 'info_nce' ? 'InfoNCE' : 'L1'}`);
@@ -205,7 +247,14 @@ function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, 
     `Run         ${length}${step > 0 ? `, going on from step ${step}` : ''}, seed ${train.seed}, into ${out}`,
     ...(train.precision === 'f16' ? [`Precision   ${precision === 'f16' ? 'f16 in matrix products; sums, weights and moments f32' : 'f32: kernels of software adapters gain nothing from f16'}`] : []),
     `Program     ${info.dispatches} dispatches a step, ${info.pipelines} pipelines, ${(info.activationBytes / 1e6).toFixed(0)} MB of activations`,
+    `To beat     ${rivalWords(rivals, mgf)}`,
   ];
+}
+
+/** What each loss has to fall below, such as "sample 0.690 (median predictor), phoneme 4.615 (chance)". */
+function rivalWords(rivals: Rivals, { objectives }: RunConfig['mgf']): string {
+  const known = SCALES.filter((scale) => rivals[scale] !== undefined);
+  return known.map((scale) => `${scale} ${rivals[scale]!.toFixed(3)} (${rivalName(scale, objectives)})`).join(', ');
 }
 
 function summaryLines(result: PretrainResult): string[] {

@@ -58,10 +58,10 @@ async function runQuickstart(options: Options): Promise<void> {
     write(`Preset: ${preset}, at ${secondsPerStep.toFixed(2)} s a step about ${Math.max(1, Math.round((60 * minutes) / secondsPerStep))} steps in ${minutes} minutes`);
     const out = options.out ?? await freeFolder('runs/quickstart');
     // What the run learns from, without the clips that the comparison holds back.
-    const list = join(out, 'data.tsv'), result = await runWithProgress(stream, { gpu, run, items, skipped: manifest.skipped, out }, preset, list), go = `${programName()} pretrain ${shellWord(list)}`;
+    const list = join(out, 'data.tsv'), result = await runWithProgress(stream, { gpu, run, items, skipped: manifest.skipped, out }, preset, list), go = `${programName()} pretrain --resume ${shellWord(out)}`;
     await writeManifest(list, items);
     if (result.interrupted) {
-      write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${go} --resume ${shellWord(out)}`);
+      write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${go}`);
       process.exitCode = 130;
       return;
     }
@@ -71,7 +71,7 @@ async function runQuickstart(options: Options): Promise<void> {
     const next = [
       'Your own recordings, with the preset that learns most where there is no GPU:',
       `${programName()} pretrain ${own} --preset micro-mel --minutes 60 --out runs/mine`,
-      'More steps of this run:', `${go} --resume ${shellWord(out)} --minutes ${4 * minutes}`,
+      'More steps of this run:', `${go} --minutes ${4 * minutes}`,
       'Features for other programs:', `${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.safetensors`,
     ];
     const { writeRunReport } = await import('./run-report.ts');

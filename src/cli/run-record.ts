@@ -11,7 +11,7 @@ const FILE = 'run.json';
 
 const recordSchema = v.object({
   sittings: v.array(v.object({
-    command: v.string(), date: v.string(), version: v.string(), runtime: v.string(), adapter: v.string(), preset: v.string(), step: v.number(), data: v.string(),
+    command: v.string(), date: v.string(), version: v.string(), runtime: v.string(), adapter: v.string(), preset: v.string(), step: v.number(), data: v.optional(v.string()),
     clips: v.number(), minutes: v.number(), speakers: v.number(), skipped: v.number(),
   })),
   title: v.optional(v.string()),

@@ -9,14 +9,15 @@ import { activeScales } from '../mgf/pretraining.ts';
 import { mgfParameters } from '../mgf/weights.ts';
 import { renderReport } from '../report/report.ts';
 import { checkpointConfig, CheckpointStore, readCheckpointMetadata, writeFileAtomically } from '../train/checkpoint.ts';
-import { chanceLevels } from '../train/health.ts';
+import { chanceRivals } from '../train/rivals.ts';
 import { readJsonl } from '../train/logs.ts';
 import { ioError, plural } from './common.ts';
 import { currentCommand, readRunRecord, recordOutcome } from './run-record.ts';
-import type { RunConfig, Scale } from '../mgf/config.ts';
+import type { RunConfig } from '../mgf/config.ts';
 import type { CurvePoint, Health, Recording, ReportData } from '../report/report.ts';
 import type { LogRecord } from '../train/logs.ts';
 import type { PretrainResult } from '../train/loop.ts';
+import type { Rivals } from '../train/rivals.ts';
 import type { RunRecord } from './run-record.ts';
 
 /** A run as its folder tells of it. */
@@ -58,7 +59,7 @@ function healthOf({ config: { mgf }, log, checkpoint }: RunFolder): Health {
   return {
     ranks: log.filter((r) => 'rank_z' in r).map((r) => ({ step: r.step, z: number(r['rank_z']), context: number(r['rank_context']) })),
     zWidth: mgf.conv_dim.at(-1)!, contextWidth: mgf.hidden_size, skippedSteps: typeof logged === 'number' ? logged : loop.skippedSteps,
-    alarms: log.flatMap((r) => ('alarm' in r ? [{ step: r.step, message: String(r['message']) }] : [])),
+    alarms: log.flatMap((r) => ('alarm' in r ? [{ step: r.step, message: String(r['message']), kind: String(r['alarm']) }] : [])),
   };
 }
 
@@ -76,8 +77,8 @@ function factsOf({ config: { mgf, train }, checkpoint, record }: RunFolder): Rep
   add('Seed', String(train.seed));
   if (last) {
     const speakers = last.speakers > 0 ? `, ${plural(last.speakers, 'speaker')}` : '';
-    const near = relative('.', last.data), source = near === '' || near.startsWith('..') ? last.data : near;
-    add('Data', `${source}: ${plural(last.clips, 'clip')}, ${last.minutes.toFixed(1)} minutes${speakers}${last.skipped > 0 ? `; ${plural(last.skipped, 'clip')} left out` : ''}`);
+    const near = last.data && relative('.', last.data), source = near && !near.startsWith('..') ? near : last.data;
+    add('Data', `${source ? `${source}: ` : ''}${plural(last.clips, 'clip')}, ${last.minutes.toFixed(1)} minutes${speakers}${last.skipped > 0 ? `; ${plural(last.skipped, 'clip')} left out` : ''}`);
     add('Sittings', record!.sittings.length > 1 ? record!.sittings.map((s) => `from step ${s.step} on ${s.date.slice(0, 10)}`).join('; ') : undefined);
     add('Version', `mgf-webgpu ${last.version}, ${last.runtime}`);
   }
@@ -85,10 +86,22 @@ function factsOf({ config: { mgf, train }, checkpoint, record }: RunFolder): Rep
   return facts;
 }
 
+/** What the run stored; one from before that has chance alone, which follows from its configuration. */
+function rivalsOf({ config: { mgf, train }, log }: RunFolder): Rivals {
+  const stored = log.findLast((r) => 'rivals' in r)?.['rivals'] as Rivals | undefined;
+  return stored ?? chanceRivals(mgf, train.utterances_per_batch);
+}
+
+/** The step at which the warm-up ends; with a budget in minutes the first that was logged after it. */
+function warmupOf({ config: { train }, log }: RunFolder): number {
+  if (train.minutes === null) return Math.round(train.warmup * train.steps);
+  return log.find((r) => number(r['elapsed_seconds']) >= 60 * train.minutes! * train.warmup)?.step ?? Infinity;
+}
+
 /** What checkpoints, log and `run.json` say: a report without pictures of recordings. */
 export function reportOf(folder: RunFolder): ReportData {
-  const { config, log, checkpoint, record } = folder, { mgf, train } = config, scales = activeScales(mgf), chance = chanceLevels(mgf, train.utterances_per_batch);
-  const level = (scale: Scale): number => (scales.includes(scale) ? chance[scale] : NaN), curve = curveOf(log, Object.keys(mgf.extra_losses)), last = record?.sittings.at(-1), end = log.findLast((r) => 'elapsed_seconds' in r);
+  const { config, log, checkpoint, record } = folder, { mgf } = config, scales = activeScales(mgf);
+  const curve = curveOf(log, Object.keys(mgf.extra_losses)), last = record?.sittings.at(-1), end = log.findLast((r) => 'elapsed_seconds' in r);
   const loop = JSON.parse(checkpoint?.metadata['loop'] ?? '{}') as { name?: string }, preset = last?.preset ?? loop.name ?? 'custom network';
   // A run that goes on has logged more than its newest checkpoint holds.
   const steps = Math.max(checkpoint?.step ?? 0, end?.step ?? 0), fromLog = end !== undefined && steps > (checkpoint?.step ?? 0);
@@ -101,7 +114,7 @@ export function reportOf(folder: RunFolder): ReportData {
       adapter: last?.adapter ?? '', date: (last?.date ?? new Date().toISOString()).slice(0, 10),
     },
     facts: factsOf(folder), configuration: configurationOf(config), curve, objectives: mgf.objectives, health: healthOf(folder),
-    chance: { sample: level('sample'), frame: level('frame'), phoneme: level('phoneme'), sentence: level('sentence'), accuracy: scales.includes('phoneme') ? chance.accuracy : NaN },
+    rivals: rivalsOf(folder), warmupSteps: warmupOf(folder),
     probes: [], recordings: [], audio: true, licences: record?.licences ?? [], table: record?.table, next: [],
   };
 }

@@ -90,11 +90,8 @@ export function presetRunConfig(name: string, overrides: { mgf?: DeepPartial<MGF
   return config;
 }
 
-/**
- * A configuration file: one JSON object with any fields of network and training, mixed, and optionally `preset`, which they are put on top of.
- * `preset` here is the one to use when the file names none. Errors (`config`): not JSON; otherwise as in `presetConfig` and `parseConfig`.
- */
-export function parseRunConfig(text: string, { origin, preset }: { origin: string; preset: string }): RunConfig {
+/** What a configuration file holds: the preset that it names, if any, and its fields, unchecked. Errors (`config`): not one JSON object; a preset that is no text. */
+export function parseRunFields(text: string, origin: string): { preset?: string; fields: Record<string, unknown> } {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -104,7 +101,17 @@ export function parseRunConfig(text: string, { origin, preset }: { origin: strin
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
     throw new MGFError('config', `${origin} must hold one JSON object with fields of the configuration.`);
   }
-  const { preset: named = preset, ...fields } = json as Record<string, unknown>;
-  if (typeof named !== 'string') throw new MGFError('config', `${origin}: preset is ${JSON.stringify(named)}, but must be the name of a preset.`);
+  const { preset, ...fields } = json as Record<string, unknown>;
+  if (preset === undefined) return { fields };
+  if (typeof preset !== 'string') throw new MGFError('config', `${origin}: preset is ${JSON.stringify(preset)}, but must be the name of a preset.`);
+  return { preset, fields };
+}
+
+/**
+ * A configuration file: one JSON object with any fields of network and training, mixed, and optionally `preset`, which they are put on top of.
+ * `preset` here is the one to use when the file names none. Errors (`config`): not JSON; otherwise as in `presetConfig` and `parseConfig`.
+ */
+export function parseRunConfig(text: string, { origin, preset }: { origin: string; preset: string }): RunConfig {
+  const { preset: named = preset, fields } = parseRunFields(text, origin);
   return overrideRunConfig(presetRunConfig(named), fields, { origin });
 }

@@ -2,6 +2,7 @@
 import type { Objectives } from '../mgf/config.ts';
 import type { AblationResult, ProbeResult } from '../tasks/task.ts';
 import type { StepValues } from '../train/meters.ts';
+import type { Rivals } from '../train/rivals.ts';
 
 /** One logged step. What a run does not compute (a loss that is switched off) is NaN and is left out of the report. */
 export interface CurvePoint extends StepValues {
@@ -21,7 +22,7 @@ export interface Health {
   /** Updates left out because their gradient was not finite; undefined where the run has not said. */
   skippedSteps?: number | undefined;
   /** Alarms that were raised, a sentence each. */
-  alarms: Array<{ step: number; message: string }>;
+  alarms: Array<{ step: number; message: string; kind?: string }>;
 }
 
 /** A voice of each of n clips, and what features make of them. */
@@ -75,8 +76,10 @@ export interface ReportData {
   /** The whole configuration by field, in parts. */
   configuration: Array<{ title: string; fields: Array<{ name: string; value: string }> }>;
   curve: CurvePoint[];
-  /** Each loss of a model that has learnt nothing; NaN where there is none. */
-  chance: { sample: number; frame: number; phoneme: number; sentence: number; accuracy: number };
+  /** What each loss is compared with; a run from before they were measured has none for its L1 losses. */
+  rivals: Rivals;
+  /** Steps of the warm-up, after which losses are compared; Infinity where it is not over. */
+  warmupSteps: number;
   /** What the losses are. */
   objectives: Objectives;
   health: Health;

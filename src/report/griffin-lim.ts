@@ -5,48 +5,10 @@
  */
 import { MGFError } from '../errors.ts';
 import { melFilterbank } from '../ops/log_mel.ts';
+import { BINS, complex, dft, HANN, HOP, hostLogMel, spectra, WINDOW } from '../ops/log_mel-host.ts';
+import type { Complex } from '../ops/log_mel-host.ts';
 
-const WINDOW = 400, HOP = 160, BINS = WINDOW / 2 + 1, FLOOR = 1e-10, MOMENTUM = 0.99;
-const HANN = Float64Array.from({ length: WINDOW }, (_, n) => Math.sin((Math.PI * n) / WINDOW) ** 2);
-
-interface Complex { re: Float64Array; im: Float64Array }
-
-/** Forward DFT of WINDOW points by mixed radix: 400 = 2^4 5^2. */
-const COS = Float64Array.from({ length: WINDOW }, (_, i) => Math.cos((2 * Math.PI * i) / WINDOW)), SIN = Float64Array.from({ length: WINDOW }, (_, i) => Math.sin((2 * Math.PI * i) / WINDOW));
-
-function dft(x: Complex, start: number, stride: number, n: number, out: Complex, at: number, scratch: Complex): void {
-  if (n === 1) {
-    out.re[at] = x.re[start]!;
-    out.im[at] = x.im[start]!;
-    return;
-  }
-  const radix = n % 2 === 0 ? 2 : 5, m = n / radix, turn = WINDOW / n;
-  for (let r = 0; r < radix; r++) dft(x, start + r * stride, stride * radix, m, scratch, at + r * m, out);
-  for (let k = 0; k < n; k++) {
-    let re = 0, im = 0;
-    for (let r = 0; r < radix; r++) {
-      const i = at + r * m + (k % m), w = (((r * k) % n) * turn) % WINDOW, c = COS[w]!, s = SIN[w]!;
-      re += c * scratch.re[i]! + s * scratch.im[i]!;
-      im += c * scratch.im[i]! - s * scratch.re[i]!;
-    }
-    out.re[at + k] = re;
-    out.im[at + k] = im;
-  }
-}
-
-const complex = (n: number): Complex => ({ re: new Float64Array(n), im: new Float64Array(n) });
-
-/** Windowed spectra [frames, BINS] of a signal, whole frames only. */
-function spectra(wave: Float64Array, frames: number): Complex {
-  const out = complex(frames * BINS), x = complex(WINDOW), X = complex(WINDOW), scratch = complex(WINDOW);
-  for (let t = 0; t < frames; t++) {
-    for (let n = 0; n < WINDOW; n++) x.re[n] = HANN[n]! * wave[t * HOP + n]!;
-    dft(x, 0, 1, WINDOW, X, 0, scratch);
-    out.re.set(X.re.subarray(0, BINS), t * BINS);
-    out.im.set(X.im.subarray(0, BINS), t * BINS);
-  }
-  return out;
-}
+const MOMENTUM = 0.99;
 
 /** The signal whose spectra are nearest: windowed overlap-add, divided by the sum of squared windows. */
 function overlapAdd(spectrum: Complex, frames: number): Float64Array {
@@ -66,21 +28,6 @@ function overlapAdd(spectrum: Complex, frames: number): Float64Array {
     }
   }
   return wave.map((v, i) => v / Math.max(weight[i]!, 1e-3));
-}
-
-/** Log-mel frames [frames, mels] of a waveform, as the network's. Throws MGFError 'shape' under 400 samples. */
-export function hostLogMel(wave: Float32Array, mels: number): { frames: number; values: Float32Array } {
-  const frames = Math.floor((wave.length - WINDOW) / HOP) + 1;
-  if (!(frames >= 1)) throw new MGFError('shape', `A log-mel frame needs ${WINDOW} samples, got ${wave.length}.`);
-  const bank = melFilterbank({ nMels: mels }), X = spectra(Float64Array.from(wave), frames), values = new Float32Array(frames * mels);
-  for (let t = 0; t < frames; t++) {
-    bank.forEach((filter, m) => {
-      let power = 0;
-      for (let k = 0; k < BINS; k++) if (filter[k]! > 0) power += filter[k]! * (X.re[t * BINS + k]! ** 2 + X.im[t * BINS + k]! ** 2);
-      values[t * mels + m] = Math.log(Math.max(power, FLOOR));
-    });
-  }
-  return { frames, values };
 }
 
 /** Log-mel frames from frames that were normalised over time, with the mean and spread that each bin has in `wave`, the recording that they are about. */

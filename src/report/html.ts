@@ -1,5 +1,7 @@
 /** Text, numbers and tables as HTML. */
 
+import { apart } from '../numbers.ts';
+
 /** Control characters, which HTML does not allow, as a visible mark. */
 // oxlint-disable-next-line no-control-regex
 export const printable = (text: string): string => text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g, '\ufffd');
@@ -14,6 +16,12 @@ export function escape(text: string): string {
 export function figures(value: number): string {
   if (!Number.isFinite(value)) return 'not a number';
   return Math.abs(value) >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
+}
+
+/** Two numbers as `figures` prints them, or with the digits that make different ones read differently. */
+export function figuresApart(a: number, b: number): [a: string, b: string] {
+  const texts: [string, string] = [figures(a), figures(b)];
+  return texts[0] !== texts[1] || a === b ? texts : apart(a, b, 3);
 }
 
 /** A share as a percentage with one decimal, its sign held by a space that does not break. */

@@ -1,23 +1,14 @@
 import { SCALES } from '../mgf/config.ts';
-import type { MGFConfig, Scale } from '../mgf/config.ts';
-
-/** Mean absolute values, measured on speech: of a waveform of unit variance, of normalised log-mel frames, and of a crop's log-mel statistics about their means over crops (nats). */
-const MEASURED = { wave: 0.57, logMel: 0.82, statistics: 0.9 } as const;
-
-/**
- * What each number is worth to a model that knows nothing: contrastive losses follow from the count of candidates, L1 losses are measured on speech. The
- * accuracy is NaN where the phoneme scale has none.
- */
-export function chanceLevels({ num_negatives, objectives }: Pick<MGFConfig, 'num_negatives' | 'objectives'>, utterancesPerBatch: number): Record<Scale | 'accuracy', number> {
-  const infoNCE = Math.log(num_negatives + 1), contrastive = objectives.phoneme === 'info_nce';
-  return {
-    sample: MEASURED.wave, frame: objectives.frame === 'l1' ? MEASURED.logMel : infoNCE, phoneme: contrastive ? infoNCE : MEASURED.logMel,
-    sentence: objectives.sentence === 'l1' ? MEASURED.statistics : Math.log(2 * utterancesPerBatch - 1), accuracy: contrastive ? 1 / (num_negatives + 1) : NaN,
-  };
-}
+import { apart } from '../numbers.ts';
+import { rivalName } from './rivals.ts';
+import type { MGFConfig, Objectives, Scale } from '../mgf/config.ts';
+import type { Rivals } from './rivals.ts';
 
 /** What an alarm is about; docs/training.md explains each. */
-export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut';
+export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut' | AboveRival;
+
+/** A loss of a scale that is no better than an answer without listening. */
+export type AboveRival = `${Scale}-above-rival`;
 
 /** Something wrong with a training run, seen in its numbers. */
 export interface Alarm {
@@ -56,6 +47,8 @@ export interface HealthOptions {
   utterancesPerBatch: number;
   /** Steps of warm-up; collapse and rank are judged after it. */
   warmupSteps: number;
+  /** What each loss is compared with after the warm-up (`measureRivals`); without them none is. */
+  rivals?: Rivals | undefined;
   /** Steps that were left out in earlier sittings of the run. */
   skippedSteps?: number;
 }
@@ -69,6 +62,20 @@ const RANK_PART = 0.1;
 /** Two crops share their recording's channel: a loss under this part of chance within so few steps has learned that, not the speech. */
 const SHORTCUT = { part: 0.05, steps: 500 };
 
+/** A loss is compared with its rival by the mean over so many steps: from so many after the warm-up on, or at the run's end where there are so few at least. */
+const RIVAL = { steps: 100, patience: 500, fewest: 10 };
+
+/** What an alarm says of a scale whose mean loss over some steps (`over` says which) is above its rival. */
+export function aboveRivalMessage(scale: Scale, loss: number, rival: number, objectives: Objectives, over: string): string {
+  const [own, other] = apart(loss, rival, 3), name = rivalName(scale, objectives);
+  const who = name === 'chance' ? 'what chance scores' : 'what the median predictor scores, which gives the same answer whatever it hears';
+  return `The ${scale} loss, ${own} over ${over}, is above ${other}, ${who}: this scale has learned nothing yet that shows. `
+    + `Train for longer, change the learning rate, or raise loss_weights.${scale}.`;
+}
+
+/** Losses of a scale since the warm-up. */
+interface Compared { seen: number; recent: number[] }
+
 /** Watches a run for the known ways in which it goes wrong; each alarm is raised once. */
 export class HealthMonitor {
   readonly raised: Alarm[] = [];
@@ -79,6 +86,7 @@ export class HealthMonitor {
   #collapsed = 0;
   #leaking = 0;
   #shortcut = 0;
+  readonly #compared = new Map<Scale, Compared>();
 
   constructor(options: HealthOptions) {
     this.#options = options;
@@ -94,6 +102,7 @@ export class HealthMonitor {
     this.#leak(health);
     this.#rank(health);
     this.#channelShortcut(health);
+    this.#compare(health);
     return this.raised.slice(before);
   }
 
@@ -113,6 +122,32 @@ export class HealthMonitor {
         + 'Resume from the last checkpoint with precision f32, or with a lower learning rate.');
     }
     return this.raised.slice(before);
+  }
+
+  /** At the end of a run: compares the losses with their rivals, however short it was; returns the alarms that this raises. `step`: updates made. */
+  conclude(step: number): Alarm[] {
+    const before = this.raised.length;
+    for (const [scale, { recent }] of this.#compared) if (recent.length >= RIVAL.fewest) this.#judge(scale, step, recent);
+    return this.raised.slice(before);
+  }
+
+  #compare({ step, losses }: StepHealth): void {
+    const { rivals = {}, warmupSteps } = this.#options;
+    for (const scale of SCALES) {
+      const loss = losses[scale];
+      if (step < warmupSteps || rivals[scale] === undefined || loss === undefined || !Number.isFinite(loss)) continue;
+      const compared = this.#compared.get(scale) ?? { seen: 0, recent: [] };
+      this.#compared.set(scale, compared);
+      compared.seen++;
+      compared.recent.push(loss);
+      if (compared.recent.length > RIVAL.steps) compared.recent.shift();
+      if (compared.seen >= RIVAL.patience) this.#judge(scale, step, compared.recent);
+    }
+  }
+
+  #judge(scale: Scale, step: number, recent: readonly number[]): void {
+    const { rivals, config } = this.#options, rival = rivals![scale]!, mean = recent.reduce((sum, x) => sum + x, 0) / recent.length;
+    if (mean > rival) this.#raise(`${scale}-above-rival`, step, aboveRivalMessage(scale, mean, rival, config.objectives, `the last ${recent.length} steps`));
   }
 
   #raise(kind: AlarmKind, step: number, message: string): void {

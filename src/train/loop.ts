@@ -12,13 +12,14 @@ import { effectiveRank, HealthMonitor } from './health.ts';
 import { JsonlLog, TensorBoardWriter } from './logs.ts';
 import { LossScaler } from './loss-scale.ts';
 import { Meters, startedLosses } from './meters.ts';
+import { measureRivals, rivalBatches } from './rivals.ts';
 import { learningRate, progressRate, runProgress } from './schedule.ts';
 import type { SkippedClip } from '../audio/clips.ts';
 import type { Loader, LoaderOptions } from '../audio/loader.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { Batch } from '../audio/source.ts';
 import type { Gpu, Precision } from '../gpu/device.ts';
-import type { RunConfig, Scale, TrainConfig } from '../mgf/config.ts';
+import type { MGFConfig, RunConfig, Scale, TrainConfig } from '../mgf/config.ts';
 import type { TrainingLoss } from '../mgf/extra-losses.ts';
 import type { PretrainerOptions, StepMetrics } from '../mgf/pretrainer.ts';
 import type { HostTensor } from '../plan/parameters.ts';
@@ -27,6 +28,7 @@ import type { Alarm, HealthOptions, SkippedStep } from './health.ts';
 import type { LogRecord, ProgressState } from './logs.ts';
 import type { LossScaleState } from './loss-scale.ts';
 import type { MeterState } from './meters.ts';
+import type { Rivals } from './rivals.ts';
 
 /** What the loop needs of a `Pretrainer`. */
 export type TrainableModel = Pick<Pretrainer, 'rows' | 'samplesPerCrop' | 'info' | 'step' | 'state' | 'reconstruct' | 'representations' | 'destroy'>;
@@ -54,6 +56,8 @@ export interface PretrainStart {
   cropSeconds: number;
   /** What matrix products multiply here; f32 on adapters that gain nothing from the f16 that was asked for. */
   precision: Precision;
+  /** What the losses are compared with, measured on the run's first crops. */
+  rivals: Rivals;
 }
 
 /** Whom `pretrain` tells what. */
@@ -143,6 +147,8 @@ interface LoopState {
   /** With precision f16. */
   lossScale?: LossScaleState;
   data: { clips: number; digest: string };
+  /** Absent in checkpoints from before they were measured. */
+  rivals?: Rivals;
 }
 
 /** Settings of which a resumed run may not depart: they decide which audio each step sees. */
@@ -184,6 +190,12 @@ export async function checkRunFolder(out: string, resume?: ResumePoint): Promise
   }
 }
 
+/** Error (`checkpoint`): a run that differs from its checkpoint in more than may change, with both values. */
+export function assertResumable({ state: { config }, path }: ResumePoint, { mgf, train }: RunConfig): void {
+  const fixed = (t: TrainConfig) => Object.fromEntries(FIXED.map((key) => [key, t[key]]));
+  assertSameConfig({ ...config.mgf, ...fixed(config.train) }, { ...mgf, ...fixed(train) }, { origin: path });
+}
+
 /**
  * Pre-trains until the schedule ends or `signal` aborts. A run of a given seed repeats bit for bit on one adapter, and one that was interrupted
  * at any checkpoint goes on exactly as if it had not been (with a budget in minutes, the learning rate follows the clock and differs).
@@ -195,10 +207,7 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
   const { mgf, train } = run, called = performance.now(), startup = { scan: 0, compile: 0, firstStep: 0 };
   checkRunConfig(run, 'The configuration');
   const precision = atPrecision(gpu.profile, train.precision).precision ?? 'f32';
-  if (resume) {
-    const fixed = (t: TrainConfig) => Object.fromEntries(FIXED.map((key) => [key, t[key]]));
-    assertSameConfig({ ...resume.state.config.mgf, ...fixed(resume.state.config.train) }, { ...mgf, ...fixed(train) }, { origin: resume.path });
-  }
+  if (resume) assertResumable(resume, run);
   await checkRunFolder(out, resume);
   const loader = await openLoader({
     items: options.items, seed: train.seed, utterancesPerBatch: train.utterances_per_batch, cropSeconds: train.crop_seconds, negatives: mgf.num_negatives,
@@ -280,6 +289,9 @@ class Sitting {
   #savedAt = 0;
   #settledAt: number[] = [];
   #lastBatch: Batch | undefined;
+  /** Batches that were read before the first step, in their order. */
+  readonly #ahead: Batch[] = [];
+  #rivals: Rivals = {};
 
   constructor(
     options: PretrainOptions, private readonly loader: Loader, private readonly model: TrainableModel, private readonly data: DataSummary,
@@ -312,18 +324,20 @@ class Sitting {
 
   async run(): Promise<PretrainResult> {
     const { gpu, run: { train }, resume } = this.#options, { model, data } = this;
-    this.#hooks.onStart?.({
-      adapter: gpu.profile.name, parameters: model.info.parameters, data, step: this.#step, info: model.info, rows: model.rows, cropSeconds: train.crop_seconds,
-      precision: this.precision,
-    });
-    const before = resume?.loop?.data, now = this.#dataState();
-    if (before && (before.digest !== now.digest || before.clips !== now.clips)) {
-      this.#hooks.onNote?.(`The data are not those that the checkpoint was made with (${before.clips} usable clips then, ${now.clips} now); `
-        + 'the run goes on, but not as it would have without the change.');
-    }
-    this.#started = this.#savedAt = performance.now();
     try {
+      this.#rivals = this.#healthOptions.rivals = await this.#findRivals();
+      this.#hooks.onStart?.({
+        adapter: gpu.profile.name, parameters: model.info.parameters, data, step: this.#step, info: model.info, rows: model.rows, cropSeconds: train.crop_seconds,
+        precision: this.precision, rivals: this.#rivals,
+      });
+      const before = resume?.loop?.data, now = this.#dataState();
+      if (before && (before.digest !== now.digest || before.clips !== now.clips)) {
+        this.#hooks.onNote?.(`The data are not those that the checkpoint was made with (${before.clips} usable clips then, ${now.clips} now); `
+          + 'the run goes on, but not as it would have without the change.');
+      }
+      this.#started = this.#savedAt = performance.now();
       const interrupted = await this.#train();
+      if (!interrupted) for (const alarm of this.#health.conclude(this.#step)) this.#raise(alarm);
       if (!this.#saved || this.#saved.step !== this.#step) await this.#save();
       return await this.#result(interrupted);
     } catch (error) {
@@ -331,6 +345,22 @@ class Sitting {
     } finally {
       this.#closeLogs();
     }
+  }
+
+  /** Those of the checkpoint, or measured on the crops of the first steps, which are kept for these steps; the log tells of them once. */
+  async #findRivals(): Promise<Rivals> {
+    const { run: { mgf, train }, out, resume } = this.#options, known = resume?.loop?.rivals;
+    if (resume && known && resolve(dirname(resume.path)) === resolve(out)) return known;
+    const rivals = known ?? await this.#measureRivals(mgf, train);
+    this.#log.append({ step: this.#step, rivals });
+    return rivals;
+  }
+
+  async #measureRivals(mgf: MGFConfig, train: TrainConfig): Promise<Rivals> {
+    const left = train.minutes === null ? Math.max(0, train.steps - this.#step) * train.accumulation : Infinity;
+    const wanted = Math.min(left, rivalBatches(this.model.rows));
+    while (this.#ahead.length < wanted) this.#ahead.push(await this.loader.next());
+    return measureRivals(mgf, train.utterances_per_batch, this.#ahead);
   }
 
   /** Issues steps one ahead until the end; true if it was stopped before. */
@@ -367,7 +397,7 @@ class Sitting {
 
   async #issue(step: number): Promise<Issued> {
     const { train } = this.#options.run, { steps, minutes, learning_rate: peak, warmup } = train, batches: Batch[] = [];
-    for (let i = 0; i < train.accumulation; i++) batches.push(await this.loader.next());
+    for (let i = 0; i < train.accumulation; i++) batches.push(this.#ahead.shift() ?? await this.loader.next());
     const progress = runProgress(train, step, this.#elapsed);
     const rate = minutes === null ? learningRate(step, steps, peak, warmup) : progressRate(progress, peak, warmup);
     if (minutes !== null && progress >= warmup) this.#healthOptions.warmupSteps = Math.min(this.#healthOptions.warmupSteps, step);
@@ -472,7 +502,7 @@ class Sitting {
     const { run } = this.#options, step = this.#step, sampler = this.loader.state(step * run.train.accumulation);
     const { parameters, expAvg, expAvgSq } = await this.model.state();
     const { name } = this.#options;
-    const loop: LoopState = { ...(name !== undefined && { name }), meters: this.#meters.state(), skippedSteps: this.#health.skippedSteps, data: this.#dataState() };
+    const loop: LoopState = { ...(name !== undefined && { name }), meters: this.#meters.state(), skippedSteps: this.#health.skippedSteps, data: this.#dataState(), rivals: this.#rivals };
     if (this.#scaler) loop.lossScale = this.#scaler.state();
     const encoded = encodeState({
       step, config: run, parameters, expAvg, expAvgSq, samplerPosition: sampler.position, audioSeconds: this.#audioSeconds, elapsedSeconds: this.#elapsed,

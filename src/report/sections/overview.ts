@@ -1,34 +1,32 @@
 /** The page's head, and a table that a command brings. */
-import { duration, escape, figures, grouped, items, table } from '../html.ts';
-import type { CurvePoint, ReportData } from '../data.ts';
+import { SCALES } from '../../mgf/config.ts';
+import { rivalName } from '../../train/rivals.ts';
+import { duration, escape, figures, figuresApart, grouped, items, table } from '../html.ts';
+import { findings, lastSteps, meanOf, withoutRival } from '../rivals.ts';
+import type { Scale } from '../../mgf/config.ts';
+import type { ReportData } from '../data.ts';
 import type { Section } from '../html.ts';
 
-export function header({ title, run, curve, chance, health }: ReportData): string {
-  const tail = curve.slice(-Math.max(1, Math.min(20, Math.floor(curve.length / 10))));
+export function header(data: ReportData): string {
+  const { title, run, curve, rivals, objectives } = data, tail = lastSteps(curve), alarms = findings(data), without = withoutRival(data);
   const over = tail.length === 1 ? 'last logged step' : `last ${tail.length} logged steps`;
-  const loss = (key: 'sample' | 'frame' | 'phoneme' | 'sentence', name: string): string => tile(mean(tail, key), name, chance[key]);
-  const accuracy = mean(tail, 'accuracy'), speed = run.seconds > 0 ? run.audioSeconds / run.seconds : NaN;
-  const tiles = [
-    loss('sample', 'sample loss'), loss('frame', 'frame loss'), loss('phoneme', 'phoneme loss'), loss('sentence', 'sentence loss'),
-    Number.isFinite(accuracy) ? `<div class="tile"><b>${figures(100 * accuracy)} %</b><span>phoneme accuracy${Number.isFinite(chance.accuracy) ? `<br>chance ${figures(100 * chance.accuracy)} %` : ''}</span></div>` : '',
-  ].join('');
+  const loss = (scale: Scale): string => tile(meanOf(tail, scale), `${scale} loss`, rivalName(scale, objectives), rivals[scale]);
+  const speed = run.seconds > 0 ? run.audioSeconds / run.seconds : NaN;
+  const accuracy = tile(100 * meanOf(tail, 'accuracy'), 'phoneme accuracy', 'chance', rivals.accuracy === undefined ? undefined : 100 * rivals.accuracy, ' %');
+  const tiles = [...SCALES.map(loss), accuracy].join('');
   return `<header>
 <h1>${escape(title)}</h1>
 <p class="lead">${escape(run.preset)}, ${grouped(run.parameters)} parameters, ${grouped(run.steps)} steps in ${duration(run.seconds)}${run.adapter ? ` on ${escape(run.adapter)}` : ''}.
 It heard ${duration(run.audioSeconds)} of audio${Number.isFinite(speed) ? `, ${figures(speed)} seconds of it each second` : ''}.</p>
-${tiles ? `<div class="tiles">${tiles}</div>\n<p class="muted under">Means of the ${over}, on training audio.</p>` : ''}
-${health.alarms.length > 0 ? `<div class="alarms"><strong>Health alarms</strong>${items(health.alarms.map((a) => a.message))}</div>` : ''}
+${tiles ? `<div class="tiles">${tiles}</div>\n<p class="muted under">Means of the ${over}, on training audio.${without ? ` ${escape(without)}` : ''}</p>` : ''}
+${alarms.length > 0 ? `<div class="alarms"><strong>Health alarms</strong>${items(alarms.map((a) => a.message))}</div>` : ''}
 </header>`;
 }
 
-function tile(value: number, name: string, chance: number): string {
+function tile(value: number, name: string, rivalsName: string, rival: number | undefined, unit = ''): string {
   if (!Number.isFinite(value)) return '';
-  return `<div class="tile"><b>${figures(value)}</b><span>${name}${Number.isFinite(chance) ? `<br>chance ${figures(chance)}` : ''}</span></div>`;
-}
-
-function mean(points: CurvePoint[], key: 'sample' | 'frame' | 'phoneme' | 'sentence' | 'accuracy'): number {
-  const values = points.map((point) => point[key]).filter(Number.isFinite);
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [own, other] = rival === undefined ? [figures(value), ''] : figuresApart(value, rival);
+  return `<div class="tile"><b>${own}${unit}</b><span>${name}${other ? `<br>${rivalsName} ${other}${unit}` : ''}</span></div>`;
 }
 
 export function resultSection(data: ReportData['table']): Section | null {
