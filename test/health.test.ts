@@ -48,7 +48,7 @@ test('a loss that stays above its rival is told once it is late, or at the end o
   const short = compared(20);
   assert.equal(run(short, 60, sampleAt(() => 0.6904)), []);
   assert.equal(short.conclude(60).map((a) => `${a.kind}@${a.step}`), ['sample-above-rival@60']);
-  assert.match(short.raised[0]!.message, /sample loss, 0\.6904 over the last 40 steps, is above 0\.6900,/, 'different numbers read differently');
+  assert.match(short.raised[0]!.message, /sample loss, 0\.6904 over the last 10 steps, is above 0\.6900,/, 'different numbers read differently');
   assert.equal(compared().conclude(60), [], 'nothing was seen');
 });
 

@@ -165,7 +165,7 @@ test('a run whose loss ends above its rival is told so at its end, in the log to
   run.mgf.num_negatives = 5;
   const { alarms } = await start(out, run);
   assert.equal(alarms.map((a) => `${a.kind}@${a.step}`), ['phoneme-above-rival@20']);
-  assert.match(alarms[0]!.message, /^The phoneme loss, 2\.000 over the last 19 steps, is above 1\.792, what chance scores/);
+  assert.match(alarms[0]!.message, /^The phoneme loss, 2\.000 over the last 10 steps, is above 1\.792, what chance scores/);
   assert.is(readJsonl(join(out, 'log.jsonl')).at(-1)!['alarm'], 'phoneme-above-rival');
 });
 

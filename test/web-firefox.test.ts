@@ -65,7 +65,7 @@ if (browser) {
     }, base64);
     await page.waitForFunction(() => /One sound heard/.test(document.getElementById('hears-status')!.textContent));
     assert.is(await page.$$eval('#hears-figures svg[role=img]', (all) => all.filter((svg) => svg.getAttribute('aria-label')?.includes('my voice')).length), 4);
-    const [error = NaN, median = NaN] = [...(await text(page, 'hears-figures')).matchAll(/off by ([\d.]+)/g)].map((found) => Number(found[1]));
+    const [error = NaN, median = NaN] = [...(await text(page, 'hears-figures')).matchAll(/off by (\d+\.\d+)/g)].map((found) => Number(found[1]));
     assert.ok(error > 0.05 && error < median, `the reconstruction is off by ${error}, the median by ${median}`);
   });
 

@@ -141,7 +141,7 @@ for (const { name, browser, executable, journey } of found) {
     assert.equal(await page.locator('#hears-figures h3').allInnerTexts(), ['What was said', 'What is left of it inside', 'Its moments, compared', 'Its features']);
     const labels = await page.locator('#hears-figures svg[role=img]').evaluateAll((all) => all.map((svg) => svg.getAttribute('aria-label') ?? ''));
     assert.is(labels.filter((l) => l.includes('my voice')).length, 4);
-    const [error = NaN, median = NaN] = [...(await text(page, 'hears-figures')).matchAll(/off by ([\d.]+)/g)].map((found) => Number(found[1]));
+    const [error = NaN, median = NaN] = [...(await text(page, 'hears-figures')).matchAll(/off by (\d+\.\d+)/g)].map((found) => Number(found[1]));
     assert.ok(error > 0.05 && error < median, `the reconstruction is off by ${error}, the median by ${median}`);
     // Drawn from numbers that differ: one colour alone would be a blank picture.
     const colours = await page.locator('#hears-figures svg image').evaluateAll((all) => Promise.all(all.map(async (image) => {

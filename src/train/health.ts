@@ -127,7 +127,11 @@ export class HealthMonitor {
   /** At the end of a run: compares the losses with their rivals, however short it was; returns the alarms that this raises. `step`: updates made. */
   conclude(step: number): Alarm[] {
     const before = this.raised.length;
-    for (const [scale, { recent }] of this.#compared) if (recent.length >= RIVAL.fewest) this.#judge(scale, step, recent);
+    for (const [scale, { recent }] of this.#compared) {
+      if (recent.length < RIVAL.fewest) continue;
+      // Of a short run the last quarter: its first steps say little of where it ends.
+      this.#judge(scale, step, recent.slice(-Math.max(RIVAL.fewest, Math.ceil(recent.length / 4))));
+    }
     return this.raised.slice(before);
   }
 
