@@ -36,15 +36,19 @@ export async function withLosses(chosen: RunConfig, { loss: files = [], attach =
   return { run: overrideRunConfig(chosen, { extra_losses: extra }, { origin: '--loss' }), losses };
 }
 
-/** Throws MGFError 'usage' where `--attach` or `--weight` is another value than a resumed run has, with both. */
-function assertKept({ mgf }: RunConfig, losses: readonly TrainingLoss[], { attach, weight }: Required<Omit<LossOptions, 'loss'>>): void {
+/**
+ * Throws MGFError 'usage' where `--attach` or `--weight` is another value than a resumed run has, with both.
+ */
+function assertKept({ mgf }: RunConfig, losses: readonly TrainingLoss[], asked: Required<Omit<LossOptions, 'loss'>>): void {
+  const { attach, weight } = asked;
   losses.forEach(({ name }, i) => {
     const own = mgf.extra_losses[name];
     const differing = own && ([['--attach', attach[i], own.attach], ['--weight', weight[i], own.weight]] as const)
       .find(([, wanted, has]) => wanted !== undefined && String(wanted) !== String(has));
     if (!differing) return;
     const [option, wanted, has] = differing;
-    throw new MGFError('usage', `A resumed run keeps its losses as they are: ${option} is ${wanted} for "${name}", and the run has ${has}; leave ${option} out.`);
+    throw new MGFError('usage', `A resumed run keeps its losses as they are: ${option} is ${wanted} for "${name}", `
+      + `and the run has ${has}; leave ${option} out.`);
   });
 }
 

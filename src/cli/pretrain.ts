@@ -1,26 +1,26 @@
 /** `mgf pretrain DATA`: trains, logs, saves, resumes. */
-import { readFile, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { Command, Option } from 'commander';
-import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings, assertSameConfig, configDifferences, MGF_DEFAULTS, overrideRunConfig, SCALES, TRAIN_DEFAULTS } from '../mgf/config.ts';
+import { applySettings, configDifferences, MGF_DEFAULTS, SCALES, TRAIN_DEFAULTS } from '../mgf/config.ts';
 import { wav2vec2Names } from '../mgf/encoder.ts';
-import { parseRunConfig, parseRunFields, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
+import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../train/logs.ts';
 import { rivalName } from '../train/rivals.ts';
-import { assertResumable, checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
-import { adapterOption, collect, ioError, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
+import { checkRunFolder, pretrain, readResumePoint } from '../train/loop.ts';
+import { adapterOption, collect, jsonOption, listSkipped, plural, positive, positiveInteger, precisionOption, programName, seed, shellWord, withGpu } from './common.ts';
 import { attachOption, lossOption, weightOption, withLosses, type LossOptions } from './losses.ts';
-import { readRunRecord, recordSitting } from './run-record.ts';
+import { folderOf, readConfig, recordingsOf, resumedRun } from './resumed.ts';
+import { recordSitting } from './run-record.ts';
 import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import { loadEncoderWeights } from './weights.ts';
-import type { Manifest, Utterance } from '../audio/manifest.ts';
+import type { Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { Rivals } from '../train/rivals.ts';
 import type { HostTensor } from '../plan/parameters.ts';
-import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart, ResumePoint } from '../train/loop.ts';
+import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart } from '../train/loop.ts';
 
 interface Options extends LossOptions {
   preset?: string;
@@ -66,10 +66,10 @@ Ctrl-C finishes the step, saves, and says how to go on.`)
     .action((data: string | undefined, options: Options) => runPretrain(data, options, version));
 }
 
-const readConfig = (path: string): Promise<string> => readFile(path, 'utf8').catch((error: unknown) => { throw ioError(error, 'read the configuration', path); });
-
 /** The losses that a resumed run wants again. */
-const lossWords = ({ loss = [] }: Options): string => loss.map((file) => ` --loss ${shellWord(file)}`).join('');
+function lossWords({ loss = [] }: Options): string {
+  return loss.map((file) => ` --loss ${shellWord(file)}`).join('');
+}
 
 /** Reads `--config`, `--preset`, `--set` and their relatives; in this order, later ones win. */
 async function newRun(options: Options, defaultPreset: string): Promise<{ preset: string; run: RunConfig }> {
@@ -100,62 +100,11 @@ function settings({ set = [], steps, minutes, seed: chosen, precision }: Options
   ];
 }
 
-/**
- * A resumed run keeps its configuration. What else is asked for must agree with it, or be a setting that may change.
- * Throws MGFError 'checkpoint' for what does not, with both values, and 'usage' where nothing is left to do.
- */
-async function resumedRun(resume: ResumePoint, options: Options): Promise<{ preset: string; run: RunConfig }> {
-  const { preset: named, fields } = options.config === undefined ? { fields: {} } : parseRunFields(await readConfig(options.config), options.config);
-  const configured = overrideRunConfig(resume.state.config, fields, { origin: options.config ?? '--config' });
-  const run = applySettings(configured, settings(options)), name = resume.loop?.name;
-  assertResumable(resume, run);
-  for (const [source, preset] of [['--preset', options.preset], [options.config, named]] as const) {
-    if (preset !== undefined && preset !== name) assertPreset(resume, preset, source!);
-  }
-  if (run.train.minutes === null && resume.state.step >= run.train.steps) {
-    throw new MGFError('usage', `${resume.path} has already made all of its ${run.train.steps} steps; ask for more in all with \`--steps\`.`);
-  }
-  if (run.train.minutes !== null && resume.state.elapsedSeconds >= 60 * run.train.minutes) {
-    throw new MGFError('usage', `${resume.path} has already used all of its ${run.train.minutes} minutes; ask for more in all with \`--minutes\`.`);
-  }
-  return { preset: name ?? 'of another program', run };
-}
-
-/** A preset of another name will do if it describes the same network. Throws MGFError 'checkpoint' where it does not, with both presets and the first fields. */
-function assertPreset({ state: { config }, loop, path }: ResumePoint, preset: string, source: string): void {
-  try {
-    assertSameConfig(config.mgf, presetRunConfig(preset).mgf, { origin: path });
-  } catch (error) {
-    if (!(error instanceof MGFError) || error.code !== 'checkpoint' || loop?.name === undefined) throw error;
-    throw new MGFError('checkpoint', `The run is one of ${loop.name}, and ${source} names ${preset}: ${error.message}`, { cause: error });
-  }
-}
-
-/** What a resumed run learned from, as its last sitting recorded it. Throws MGFError 'usage' where it did not, 'data' where that is no longer there. */
-async function recordedData(resume: string): Promise<Recordings> {
-  const folder = await folderOf(resume), data = readRunRecord(folder)?.sittings.at(-1)?.data, again = `${programName()} pretrain DATA --resume ${shellWord(resume)}`;
-  if (data === undefined) throw new MGFError('usage', `${folder} has no record of the recordings that the run learned from; name them: ${again}.`);
-  try {
-    return { data, manifest: await readManifest(data) };
-  } catch (error) {
-    if (!(error instanceof MGFError) || error.code !== 'data') throw error;
-    throw new MGFError('data', `The run in ${folder} learned from ${data}, which cannot be read any more (${error.message.replace(/\.$/, '')}); name its recordings: ${again}.`, { cause: error });
-  }
-}
-
-interface Recordings { data: string; manifest: Manifest }
-
-/** What is named as data, or what a resumed run learned from. Throws MGFError 'usage' where there is neither. */
-async function recordingsOf(data: string | undefined, { resume }: Options): Promise<Recordings> {
-  if (data !== undefined) return { data, manifest: await readManifest(data) };
-  if (resume === undefined) throw new MGFError('usage', 'missing required argument \'data\': name recordings, or a run to go on with (--resume).');
-  return recordedData(resume);
-}
-
 async function runPretrain(named: string | undefined, options: Options, version: string): Promise<void> {
   // What can be refused without a device and without decoding anything, first.
-  const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume), { data, manifest } = await recordingsOf(named, options);
-  let chosen: { preset: string; run: RunConfig; init?: Map<string, HostTensor> } | undefined = resume ? await resumedRun(resume, options)
+  const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume);
+  const { data, manifest } = await recordingsOf(named, options.resume);
+  let chosen: { preset: string; run: RunConfig; init?: Map<string, HostTensor> } | undefined = resume ? await resumedRun(resume, options, settings(options))
     : options.init !== undefined ? await initialisedRun(options) : options.preset || options.config ? await newRun(options, 'tiny') : undefined;
   const early = options.out ?? (resume && options.resume !== undefined ? await folderOf(options.resume) : chosen && join('runs', chosen.preset));
   if (early !== undefined) await checkRunFolder(early, resume);
@@ -165,7 +114,7 @@ async function runPretrain(named: string | undefined, options: Options, version:
     chosen ??= await newRun(options, gpu.profile.kind === 'gpu' ? 'tiny' : 'micro-mel');
     const { preset, init } = chosen, { run, losses } = await withLosses(chosen.run, options, resume !== undefined), out = early ?? join('runs', preset);
     const stream = options.json ? process.stderr : process.stdout;
-    const resumeCommand = `${programName()} pretrain --resume ${shellWord(out)}${losses.length > 0 ? lossWords(options) : ''}`;
+    const resumeCommand = `${programName()} pretrain --resume ${shellWord(out)}${lossWords(options)}`;
     const result = await runWithProgress(stream, {
       gpu, run, items: manifest.items, skipped: manifest.skipped, out, init, losses, ...(resume && { resume }),
     }, preset, data);
@@ -187,9 +136,6 @@ async function runPretrain(named: string | undefined, options: Options, version:
     if (options.json) process.stdout.write(`${JSON.stringify(summary(result, gpu, preset, out), null, 2)}\n`);
   });
 }
-
-/** The folder that a run which is resumed from here writes to. */
-const folderOf = async (path: string): Promise<string> => ((await stat(path)).isDirectory() ? path : dirname(path));
 
 /** `pretrain` of what was named as `data`, with its messages and progress on a stream, a record in the run's folder, and Ctrl-C that saves. */
 export async function runWithProgress(
@@ -254,7 +200,8 @@ function startLines({ adapter, parameters, data, step, info, rows, cropSeconds, 
 /** What each loss has to fall below, such as "sample 0.690 (median predictor), phoneme 4.615 (chance)". */
 function rivalWords(rivals: Rivals, { objectives }: RunConfig['mgf']): string {
   const known = SCALES.filter((scale) => rivals[scale] !== undefined);
-  return known.map((scale) => `${scale} ${rivals[scale]!.toFixed(3)} (${rivalName(scale, objectives)})`).join(', ');
+  const words = known.map((scale) => `${scale} ${rivals[scale]!.toFixed(3)} (${rivalName(scale, objectives)})`);
+  return words.join(', ');
 }
 
 function summaryLines(result: PretrainResult): string[] {

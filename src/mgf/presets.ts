@@ -90,7 +90,10 @@ export function presetRunConfig(name: string, overrides: { mgf?: DeepPartial<MGF
   return config;
 }
 
-/** What a configuration file holds: the preset that it names, if any, and its fields, unchecked. Errors (`config`): not one JSON object; a preset that is no text. */
+/**
+ * What a configuration file holds: the preset that it names, if any, and its fields, unchecked. Errors
+ * (`config`): not one JSON object; a preset that is no text.
+ */
 export function parseRunFields(text: string, origin: string): { preset?: string; fields: Record<string, unknown> } {
   let json: unknown;
   try {
@@ -108,8 +111,9 @@ export function parseRunFields(text: string, origin: string): { preset?: string;
 }
 
 /**
- * A configuration file: one JSON object with any fields of network and training, mixed, and optionally `preset`, which they are put on top of.
- * `preset` here is the one to use when the file names none. Errors (`config`): not JSON; otherwise as in `presetConfig` and `parseConfig`.
+ * A configuration file: one JSON object with any fields of network and training, mixed, and optionally
+ * `preset`, which they are put on top of. `preset` here is the one to use when the file names none. Errors
+ * (`config`): not JSON; otherwise as in `presetConfig` and `parseConfig`.
  */
 export function parseRunConfig(text: string, { origin, preset }: { origin: string; preset: string }): RunConfig {
   const { preset: named = preset, fields } = parseRunFields(text, origin);

@@ -1,4 +1,7 @@
-/** Spectra and log-mel frames on the host, for a few seconds of sound at a time: the frames of kernels/log_mel.wgsl with its default settings. */
+/**
+ * Spectra and log-mel frames on the host, for a few minutes of sound: those of kernels/log_mel.wgsl at its
+ * defaults.
+ */
 import { MGFError } from '../errors.ts';
 import { melFilterbank } from './log_mel.ts';
 
@@ -19,7 +22,9 @@ const COS = Float64Array.from({ length: WINDOW }, (_, i) => Math.cos((2 * Math.P
 const SIN = Float64Array.from({ length: WINDOW }, (_, i) => Math.sin((2 * Math.PI * i) / WINDOW));
 
 /** Forward DFT of WINDOW points by mixed radix: 400 = 2^4 5^2. */
-export function dft(x: Complex, start: number, stride: number, n: number, out: Complex, at: number, scratch: Complex): void {
+export function dft(
+  x: Complex, start: number, stride: number, n: number, out: Complex, at: number, scratch: Complex,
+): void {
   if (n === 1) {
     out.re[at] = x.re[start]!;
     out.im[at] = x.im[start]!;
@@ -51,14 +56,17 @@ export function spectra(wave: Float64Array, frames: number): Complex {
   return out;
 }
 
-/** Log-mel frames [frames, mels] of a waveform, as the network's. Throws MGFError 'shape' under 400 samples. */
+/**
+ * Log-mel frames [frames, mels] of a waveform, as the network's. Throws MGFError 'shape' under 400 samples.
+ */
 export function hostLogMel(wave: Float32Array, mels: number): { frames: number; values: Float32Array } {
   const frames = Math.floor((wave.length - WINDOW) / HOP) + 1;
-  if (!(frames >= 1)) throw new MGFError('shape', `A log-mel frame needs ${WINDOW} samples, got ${wave.length}.`);
+  if (frames < 1) throw new MGFError('shape', `A log-mel frame needs ${WINDOW} samples, got ${wave.length}.`);
   const X = spectra(Float64Array.from(wave), frames), values = new Float32Array(frames * mels);
   const bank = melFilterbank({ nMels: mels }).map((filter) => {
-    const first = filter.findIndex((w) => w > 0);
-    return { first, weights: first < 0 ? filter.subarray(0, 0) : filter.subarray(first, filter.findLastIndex((w) => w > 0) + 1) };
+    // A narrow triangle may fall between two frequencies and hold none.
+    const first = Math.max(0, filter.findIndex((w) => w > 0)), last = filter.findLastIndex((w) => w > 0);
+    return { first, weights: filter.subarray(first, last + 1) };
   });
   for (let t = 0; t < frames; t++) {
     bank.forEach(({ first, weights }, m) => {

@@ -5,7 +5,8 @@ import type { MGFConfig, Objectives, Scale } from '../mgf/config.ts';
 import type { Rivals } from './rivals.ts';
 
 /** What an alarm is about; docs/training.md explains each. */
-export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut' | AboveRival;
+export type AlarmKind = 'non-finite' | 'loss-scale' | 'collapsed-context' | 'leak' | 'low-rank-z' | 'low-rank-context' | 'channel-shortcut'
+  | AboveRival;
 
 /** A loss of a scale that is no better than an answer without listening. */
 export type AboveRival = `${Scale}-above-rival`;
@@ -62,14 +63,21 @@ const RANK_PART = 0.1;
 /** Two crops share their recording's channel: a loss under this part of chance within so few steps has learned that, not the speech. */
 const SHORTCUT = { part: 0.05, steps: 500 };
 
-/** A loss is compared with its rival by the mean over so many steps: from so many after the warm-up on, or at the run's end where there are so few at least. */
+/**
+ * A loss is compared with its rival by the mean over so many steps: from so many after the warm-up on, or at
+ * the run's end where there are so few at least.
+ */
 const RIVAL = { steps: 100, patience: 500, fewest: 10 };
 
 /** What an alarm says of a scale whose mean loss over some steps (`over` says which) is above its rival. */
-export function aboveRivalMessage(scale: Scale, loss: number, rival: number, objectives: Objectives, over: string): string {
+export function aboveRivalMessage(
+  scale: Scale, loss: number, rival: number, objectives: Objectives, over: string,
+): string {
   const [own, other] = apart(loss, rival, 3), name = rivalName(scale, objectives);
-  const who = name === 'chance' ? 'what chance scores' : 'what the median predictor scores, which gives the same answer whatever it hears';
-  return `The ${scale} loss, ${own} over ${over}, is above ${other}, ${who}: this scale has learned nothing yet that shows. `
+  const constant = 'what the median predictor scores, which gives the same answer whatever it hears';
+  const who = name === 'chance' ? 'what chance scores' : constant;
+  return `The ${scale} loss, ${own} over ${over}, is above ${other}, ${who}: `
+    + 'this scale has learned nothing yet that shows. '
     + `Train for longer, change the learning rate, or raise loss_weights.${scale}.`;
 }
 
@@ -124,7 +132,10 @@ export class HealthMonitor {
     return this.raised.slice(before);
   }
 
-  /** At the end of a run: compares the losses with their rivals, however short it was; returns the alarms that this raises. `step`: updates made. */
+  /**
+   * At the end of a run: compares the losses with their rivals, however short it was; returns the alarms that
+   * this raises. `step`: updates made.
+   */
   conclude(step: number): Alarm[] {
     const before = this.raised.length;
     for (const [scale, { recent }] of this.#compared) {
@@ -137,9 +148,10 @@ export class HealthMonitor {
 
   #compare({ step, losses }: StepHealth): void {
     const { rivals = {}, warmupSteps } = this.#options;
+    if (step < warmupSteps) return;
     for (const scale of SCALES) {
       const loss = losses[scale];
-      if (step < warmupSteps || rivals[scale] === undefined || loss === undefined || !Number.isFinite(loss)) continue;
+      if (rivals[scale] === undefined || loss === undefined || !Number.isFinite(loss)) continue;
       const compared = this.#compared.get(scale) ?? { seen: 0, recent: [] };
       this.#compared.set(scale, compared);
       compared.seen++;
@@ -150,8 +162,11 @@ export class HealthMonitor {
   }
 
   #judge(scale: Scale, step: number, recent: readonly number[]): void {
-    const { rivals, config } = this.#options, rival = rivals![scale]!, mean = recent.reduce((sum, x) => sum + x, 0) / recent.length;
-    if (mean > rival) this.#raise(`${scale}-above-rival`, step, aboveRivalMessage(scale, mean, rival, config.objectives, `the last ${recent.length} steps`));
+    const { rivals, config } = this.#options, rival = rivals![scale]!;
+    const mean = recent.reduce((sum, x) => sum + x, 0) / recent.length;
+    if (!(mean > rival)) return;
+    const over = `the last ${recent.length} steps`;
+    this.#raise(`${scale}-above-rival`, step, aboveRivalMessage(scale, mean, rival, config.objectives, over));
   }
 
   #raise(kind: AlarmKind, step: number, message: string): void {

@@ -347,7 +347,10 @@ class Sitting {
     }
   }
 
-  /** Those of the checkpoint, or measured on the crops of the first steps, which are kept for these steps; the log tells of them once. */
+  /**
+   * Those of the checkpoint, or measured on the crops of the first steps, which are kept for these steps; the
+   * log tells of them once.
+   */
   async #findRivals(): Promise<Rivals> {
     const { run: { mgf, train }, out, resume } = this.#options, known = resume?.loop?.rivals;
     if (resume && known && resolve(dirname(resume.path)) === resolve(out)) return known;
@@ -357,7 +360,8 @@ class Sitting {
   }
 
   async #measureRivals(mgf: MGFConfig, train: TrainConfig): Promise<Rivals> {
-    const left = train.minutes === null ? Math.max(0, train.steps - this.#step) * train.accumulation : Infinity;
+    const steps = train.minutes === null ? Math.max(0, train.steps - this.#step) : Infinity;
+    const left = steps * train.accumulation;
     const wanted = Math.min(left, rivalBatches(this.model.rows));
     while (this.#ahead.length < wanted) this.#ahead.push(await this.loader.next());
     return measureRivals(mgf, train.utterances_per_batch, this.#ahead);

@@ -1,6 +1,8 @@
 /**
- * What each loss of a run must fall below to show that the network learned something: the score of an answer that does not listen. For a contrastive loss that
- * is chance, which follows from the number of candidates; for an L1 loss it is the median predictor, which depends on the recordings and is measured on crops of the run.
+ * What each loss of a run must fall below to show that the network learned something: the score of an answer
+ * that does not listen. For a contrastive loss that is chance, which follows from the number of candidates.
+ * For an L1 loss it is the median predictor, which depends on the recordings and is measured on crops of the
+ * run.
  */
 import { SCALES } from '../mgf/config.ts';
 import { framesOf } from '../mgf/network.ts';
@@ -15,17 +17,23 @@ export type Rivals = Partial<Record<Scale | 'accuracy', number>>;
 /** What a rival is called. */
 export type RivalName = 'chance' | 'median predictor';
 
-/** Crops that rivals are measured on, and the log-mel frames among them at most: a second of work on one core. */
+/**
+ * Crops that rivals are measured on, and log-mel frames of them at most: a second or two of work on one core.
+ */
 const CROPS = 64, LOG_MEL_FRAMES = 8192;
 /** The first sample that the sample scale decodes, and samples of a frame (src/mgf/losses.ts). */
 const FIRST_SAMPLE = 40, HOP = 320;
 
 /** The name of a scale's rival. */
 export function rivalName(scale: Scale | 'accuracy', objectives: Objectives): RivalName {
-  return scale === 'sample' || (scale !== 'accuracy' && objectives[scale] === 'l1') ? 'median predictor' : 'chance';
+  const l1 = scale === 'sample' || (scale !== 'accuracy' && objectives[scale] === 'l1');
+  return l1 ? 'median predictor' : 'chance';
 }
 
-/** The rivals that need no recordings: ln(K + 1) of InfoNCE among K negatives, ln(2B - 1) of NT-Xent between B utterances, 1 / (K + 1) of the phoneme accuracy. */
+/**
+ * The rivals that need no recordings: ln(K + 1) of InfoNCE among K negatives, ln(2B - 1) of NT-Xent between B
+ * utterances, 1 / (K + 1) of the phoneme accuracy.
+ */
 export function chanceRivals(config: MGFConfig, utterancesPerBatch: number): Rivals {
   const rivals: Rivals = {}, { num_negatives: K, objectives } = config;
   for (const scale of activeScales(config)) {
@@ -40,9 +48,11 @@ export function chanceRivals(config: MGFConfig, utterancesPerBatch: number): Riv
 export const rivalBatches = (rows: number): number => Math.ceil(CROPS / rows);
 
 /**
- * All rivals of a configuration. Those of L1 losses are measured on these batches (`wave` [R, L] normalised crops, `mask` [R, T]), of R = 2 utterancesPerBatch rows each:
- * the mean absolute distance from the median of all samples; of the log-mel frames from the median of each bin (of masked frames alone at the phoneme scale); of the crops'
- * log-mel statistics from the median of each. Deterministic, on the host. Throws MGFError 'shape' for crops under 400 samples.
+ * All rivals of a configuration. Those of L1 losses are measured on these batches (`wave` [R, L] normalised
+ * crops, `mask` [R, T]) of R = 2 utterancesPerBatch rows each, as mean absolute distances: of the samples
+ * from their median; of the log-mel frames from the median of each bin (at the phoneme scale, of masked
+ * frames alone); of the crops' log-mel statistics from the median of each. Deterministic, on the host. Throws
+ * MGFError 'shape' for crops under 400 samples.
  */
 export function measureRivals(
   config: MGFConfig, utterancesPerBatch: number, batches: readonly Pick<Batch, 'wave' | 'mask'>[],
@@ -51,19 +61,26 @@ export function measureRivals(
   const missing = activeScales(config).filter((scale) => rivals[scale] === undefined);
   if (rows.length === 0) return rivals;
   if (missing.includes('sample')) {
-    rivals.sample = medianError(joined(rows.map(({ wave }) => wave.subarray(FIRST_SAMPLE, FIRST_SAMPLE + HOP * framesOf(wave.length, config)))), 1);
+    const samples = HOP * framesOf(rows[0]!.wave.length, config);
+    const decoded = rows.map(({ wave }) => wave.subarray(FIRST_SAMPLE, FIRST_SAMPLE + samples));
+    rivals.sample = medianError(joined(decoded), 1);
   }
   if (missing.some((scale) => scale !== 'sample')) {
     const mel = logMelOf(config, rows);
     const values = { frame: mel.all, phoneme: mel.masked, sentence: mel.statistics };
     for (const scale of SCALES) {
-      if (scale !== 'sample' && missing.includes(scale)) rivals[scale] = medianError(joined(values[scale]), scale === 'sentence' ? 2 * config.n_mels : config.n_mels);
+      if (scale === 'sample' || !missing.includes(scale)) continue;
+      const columns = scale === 'sentence' ? 2 * config.n_mels : config.n_mels;
+      rivals[scale] = medianError(joined(values[scale]), columns);
     }
   }
   return rivals;
 }
 
-/** Mean of |x - median of its column| over values [n, columns]: the L1 loss of the best constant answer. NaN without values. */
+/**
+ * Mean of |x - median of its column| over values [n, columns]: the L1 loss of the best constant answer; NaN
+ * of none.
+ */
 export function medianError(values: Float32Array, columns: number): number {
   const n = values.length / columns, column = new Float32Array(n);
   let sum = 0;
@@ -78,10 +95,16 @@ export function medianError(values: Float32Array, columns: number): number {
 
 interface Row { wave: Float32Array; mask: Int32Array }
 
+/** Part r of R equal parts. */
+function part<T extends Float32Array | Int32Array>(values: T, r: number, R: number): T {
+  return values.subarray(r * values.length / R, (r + 1) * values.length / R) as T;
+}
+
 /** The rows of all batches, at most CROPS. */
 function rowsOf(batches: readonly Pick<Batch, 'wave' | 'mask'>[], R: number): Row[] {
   return batches.flatMap(({ wave, mask }) => Array.from({ length: R }, (_, r): Row => ({
-    wave: wave.subarray(r * wave.length / R, (r + 1) * wave.length / R), mask: mask.subarray(r * mask.length / R, (r + 1) * mask.length / R),
+    wave: part(wave, r, R),
+    mask: part(mask, r, R),
   }))).slice(0, CROPS);
 }
 
@@ -95,17 +118,25 @@ function joined(parts: readonly Float32Array[]): Float32Array {
   return out;
 }
 
-/** Log-mel frames of rows, normalised per row and bin: all [n, mels], those of masked frames, and each row's means and deviations [2 mels]. */
-function logMelOf(config: MGFConfig, rows: readonly Row[]): Record<'all' | 'masked' | 'statistics', Float32Array[]> {
-  const out = { all: [] as Float32Array[], masked: [] as Float32Array[], statistics: [] as Float32Array[] };
+interface LogMel { all: Float32Array[]; masked: Float32Array[]; statistics: Float32Array[] }
+
+/**
+ * Log-mel frames of rows, normalised per row and bin: all of a row [n, mels], masked ones [mels] each, and
+ * each row's means and deviations before that [2 mels].
+ */
+function logMelOf(config: MGFConfig, rows: readonly Row[]): LogMel {
+  const out: LogMel = { all: [], masked: [], statistics: [] };
   const { n_mels: mels } = config;
   let heard = 0;
   for (const { wave, mask } of rows) {
     if (heard >= LOG_MEL_FRAMES) break;
-    const { frames, values } = hostLogMel(wave, mels), used = Math.min(frames, 2 * framesOf(wave.length, config));
+    const { frames, values } = hostLogMel(wave, mels);
+    const used = Math.min(frames, 2 * framesOf(wave.length, config));
     out.statistics.push(normalise(values, frames, mels));
     out.all.push(values.subarray(0, used * mels));
-    for (let m = 0; m < used; m++) if (mask[m >> 1]! > 0) out.masked.push(values.subarray(m * mels, (m + 1) * mels));
+    for (let m = 0; m < used; m++) {
+      if (mask[m >> 1]! > 0) out.masked.push(values.subarray(m * mels, (m + 1) * mels));
+    }
     heard += frames;
   }
   return out;
@@ -119,7 +150,7 @@ function normalise(values: Float32Array, frames: number, mels: number): Float32A
     for (let t = 0; t < frames; t++) mean += values[t * mels + d]! / frames;
     for (let t = 0; t < frames; t++) square += (values[t * mels + d]! - mean) ** 2 / frames;
     const deviation = Math.sqrt(square);
-    for (let t = 0; t < frames; t++) values[t * mels + d] = (values[t * mels + d]! - mean) / (deviation + 1e-5);
+    for (let i = d; i < frames * mels; i += mels) values[i] = (values[i]! - mean) / (deviation + 1e-5);
     statistics[d] = mean;
     statistics[mels + d] = deviation;
   }
