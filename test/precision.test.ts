@@ -224,7 +224,10 @@ const fakeLoader = (options: LoaderOptions): Promise<Loader> => {
   let step = options.startStep ?? 0;
   return Promise.resolve({
     shape: { R: 4, L: 8, T: 2, K: 1, capacity: 2 }, stepsPerEpoch: 7, stats: {} as Loader['stats'], report: { usable: 28, seconds: 60, skipped: [], trusted: 0 },
-    next: () => Promise.resolve({ step, wave: Float32Array.of(Math.sin(step++)), utterances: ['a', 'b'] } as unknown as Batch),
+    next: () => {
+      const wave = Float32Array.from({ length: 4 * 640 }, (_, i) => Math.sin(step + i * (1 + i / 1000)));
+      return Promise.resolve({ step: step++, wave, mask: new Int32Array(4), utterances: ['a', 'b'] } as unknown as Batch);
+    },
     state: (at) => ({ seed: options.seed, step: at, epoch: 0, position: at, clips: 28, digest: 'abc' }),
     close: () => Promise.resolve(),
   });
@@ -244,7 +247,7 @@ function fakeModel(largest: (step: number) => number, seen: number[] = [], overf
           await new Promise((r) => { setTimeout(r, 1); });
           if (!skipped) w = Math.fround(0.9 * w + Math.log2(lossScale!));
           const loss = skipped ? overflowed : 1;
-          return { total: loss, sample: NaN, frame: loss, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: skipped ? Infinity : 1, extra: {}, skipped };
+          return { total: loss, sample: NaN, frame: skipped ? overflowed : 0.5, phoneme: 2, sentence: 1, accuracy: 0.2, gradNorm: skipped ? Infinity : 1, extra: {}, skipped };
         });
         queue = done;
         return done;

@@ -48,21 +48,24 @@ test('the median error is the least that a constant answer for each column can h
 test('contrastive rivals follow from the candidates: ln(K+1), ln(2B-1), 1/(K+1)', () => {
   const of = (changes: DeepPartial<MGFConfig>): unknown => chanceRivals(presetConfig('tiny', changes), 8);
   assert.equal(of({}), { phoneme: Math.log(101), sentence: Math.log(15), accuracy: 1 / 101 });
-  assert.equal(of({ objectives: { frame: 'info_nce', phoneme: 'l1', sentence: 'l1' } }), { frame: Math.log(101) });
+  const objectives = { frame: 'info_nce', phoneme: 'l1', sentence: 'l1' } as const;
+  assert.equal(of({ objectives }), { frame: Math.log(101) });
   assert.equal(of({ loss_weights: { phoneme: 0 } }), { sentence: Math.log(15) });
 });
 
 test('each rival has the name of what it is', () => {
   const swapped = { frame: 'info_nce', phoneme: 'l1', sentence: 'l1' } as const, { objectives } = config();
   const median = 'median predictor';
-  assert.equal([...SCALES, 'accuracy' as const].map((s) => rivalName(s, objectives)), [median, median, 'chance', 'chance', 'chance']);
+  const names = [...SCALES, 'accuracy' as const].map((s) => rivalName(s, objectives));
+  assert.equal(names, [median, median, 'chance', 'chance', 'chance']);
   assert.equal(SCALES.map((s) => rivalName(s, swapped)), [median, 'chance', median, median]);
 });
 
 test('the rival of the sample scale is the L1 of the median of the samples that it decodes', () => {
-  const rows = batches.flatMap(({ wave }) => range(R).map((r) => [...wave.subarray(r * L + 40, r * L + 40 + 320 * T)]));
-  const sorted = rows.flat().sort((a, b) => a - b), half = sorted.length / 2;
-  const median = (sorted[half - 1]! + sorted[half]!) / 2, want = average(sorted.map((x) => Math.abs(x - median)));
+  const decoded = (wave: Float32Array, r: number): number[] => [...wave.subarray(r * L + 40, r * L + 40 + 320 * T)];
+  const sorted = batches.flatMap(({ wave }) => range(R).flatMap((r) => decoded(wave, r))).sort((a, b) => a - b), half = sorted.length / 2;
+  const median = (sorted[half - 1]! + sorted[half]!) / 2;
+  const want = average(sorted.map((x) => Math.abs(x - median)));
   assert.ok(Math.abs(measureRivals(config(), B, batches).sample! - want) < 1e-6);
 });
 
@@ -74,9 +77,10 @@ const references = batches.map(({ wave, mask }) => {
 
 /** The least error of constants for each bin, over all frames of log-mel whose encoder frame is wanted. */
 function leastFrameError(wanted: (mask: Int32Array, frame: number) => boolean): number {
-  return average(range(MELS).map((d) => leastError(references.flatMap(({ target, weight, mask }) => range(2 * R * T)
+  const bin = (d: number): number[] => references.flatMap(({ target, weight, mask }) => range(2 * R * T)
     .filter((i) => weight[i] === 1 && wanted(mask, i >> 1))
-    .map((i) => target[(i >> 1) * 2 * MELS + (i % 2) * MELS + d]!)))));
+    .map((i) => target[(i >> 1) * 2 * MELS + (i % 2) * MELS + d]!));
+  return average(range(MELS).map((d) => leastError(bin(d))));
 }
 
 /** The least error of constants for each mean and each deviation of the rows' bins. */
@@ -85,12 +89,15 @@ function leastStatisticsError(): number {
     const column = range(FRAMES).map((m) => mel[(r * FRAMES + m) * MELS + d]!), mean = average(column);
     return [mean, Math.sqrt(average(column.map((x) => (x - mean) ** 2)))] as const;
   })));
-  return average(range(MELS).flatMap((d) => [0, 1].map((k) => leastError(columns.map((row) => row[d]![k]!)))));
+  const least = (d: number, k: 0 | 1): number => leastError(columns.map((row) => row[d]![k]));
+  return average(range(MELS).flatMap((d) => [least(d, 0), least(d, 1)]));
 }
 
 test('the rivals of the log-mel losses are those of a float64 reference', () => {
   const rivals = measureRivals(config({ objectives: { phoneme: 'l1', sentence: 'l1' } }), B, batches);
-  const close = (got: number | undefined, want: number): void => assert.ok(Math.abs(got! - want) < 1e-4, `${got}, not ${want}`);
+  const close = (got: number | undefined, want: number): void => {
+    assert.ok(Math.abs(got! - want) < 1e-4, `${got}, not ${want}`);
+  };
   close(rivals.frame, leastFrameError(() => true));
   close(rivals.phoneme, leastFrameError((mask, frame) => mask[frame] === 1));
   close(rivals.sentence, leastStatisticsError());

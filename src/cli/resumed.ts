@@ -50,11 +50,13 @@ export async function resumedRun(
   if (named !== undefined) assertPreset(resume, named, file!);
   const { minutes, steps } = run.train;
   if (minutes === null && state.step >= steps) {
-    const message = `${path} has already made all of its ${steps} steps; ask for more in all with \`--steps\`.`;
+    const message = `${path} has already made all of its ${steps} steps; `
+      + 'ask for more in all with `--steps`.';
     throw new MGFError('usage', message);
   }
   if (minutes !== null && state.elapsedSeconds >= 60 * minutes) {
-    const message = `${path} has already used all of its ${minutes} minutes; ask for more in all with \`--minutes\`.`;
+    const message = `${path} has already used all of its ${minutes} minutes; `
+      + 'ask for more in all with `--minutes`.';
     throw new MGFError('usage', message);
   }
   return { preset: loop?.name ?? 'of another program', run };
