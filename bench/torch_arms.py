@@ -1,4 +1,4 @@
-"""PyTorch at the workloads of src/bench/contract.ts, driven by src/bench/peers/torch.ts.
+"""PyTorch at the workloads of bench/workloads/contract.ts, driven by bench/peers/torch.ts.
 
     python3 torch_arms.py DEVICE THREADS PRECISION      DEVICE cpu or cuda; PRECISION f32, tf32, or bf16 or f16 (autocast; a forward
     matrix product has operands that lie in that type)
@@ -123,7 +123,7 @@ class OpArm:
 
 
 class TorchStepArm:
-    """The optimisation step of src/bench/torch-step.ts; parameters start as in set 0 and go on from run to run."""
+    """The optimisation step of bench/workloads/torch-step.ts; parameters start as in set 0 and go on from run to run."""
     DATA = ('wav', 'mask', 'anchor', 'negatives', 'weight')
     STRIDES = (5, 2, 2, 2, 2, 2, 2)
 

@@ -1,14 +1,17 @@
 /**
- * InfoNCE whose hard negatives count more (Robinson et al. 2021, arXiv 2010.04592, without its debiasing): each negative is weighed by exp(beta similarity), normalised over
- * the row, so that beta 0 is InfoNCE itself. A loss of rows: numbers of a row, the value that they make, the derivative by an element.
+ * InfoNCE whose hard negatives count more (Robinson et al. 2021, arXiv 2010.04592, without its debiasing):
+ * each negative is weighed by exp(beta similarity), normalised over the row, so that beta 0 is InfoNCE
+ * itself. A loss of rows: numbers of a row, the value that they make, the derivative by an element.
  *
- *   mgf pretrain recordings/ --preset micro-mel --set loss_weights.sentence=0 --loss examples/hard-negatives.ts --attach 2 --weight 0.5
+ *   mgf pretrain recordings/ --preset micro-mel --set loss_weights.sentence=0 --loss
+ *   examples/hard-negatives.ts --attach 2 --weight 0.5
  */
 import { defineRowLoss, layerNorm, linear, matmul, maskedMean, scale, type TrainingLoss } from 'mgf-webgpu';
 
 /**
- * logits [rows, n], scaled similarities of an anchor; `positive`: its column; `self`: the distance back to the anchor's own column is `n / 2` on both sides, so that column
- * (positive + n / 2) mod n is left out. With negatives N: -s+ + log(exp(s+) + |N| sum(exp((1 + beta) s)) / sum(exp(beta s))).
+ * logits [rows, n], scaled similarities of an anchor; `positive`: its column; `self`: the distance back to
+ * the anchor's own column is `n / 2` on both sides, so that column (positive + n / 2) mod n is left out. With
+ * negatives N: -s+ + log(exp(s+) + |N| sum(exp((1 + beta) s)) / sum(exp(beta s))).
  */
 export const hardNegatives = defineRowLoss({
   name: 'hard_negatives',
@@ -34,22 +37,41 @@ if (j == positive) { return -share; }
 return share * ((1.0 + beta) * exp((1.0 + beta) * logits - hard) - beta * exp(beta * logits - weight));`,
   },
   reference({ logits, positive }, { beta }) {
-    const n = logits.length, own = (positive + Math.floor(n / 2)) % n, others = [...logits].filter((_, j) => j !== positive && j !== own);
-    const logSum = (x: readonly number[]): number => { const top = Math.max(...x); return top + Math.log(x.reduce((sum, v) => sum + Math.exp(v - top), 0)); };
-    const negatives = Math.log(n - 2) + logSum(others.map((v) => (1 + beta) * v)) - logSum(others.map((v) => beta * v));
+    const n = logits.length;
+    const own = (positive + Math.floor(n / 2)) % n;
+    const others = [...logits].filter((_, j) => j !== positive && j !== own);
+    const logSum = (x: readonly number[]): number => {
+      const top = Math.max(...x);
+      return top + Math.log(x.reduce((sum, v) => sum + Math.exp(v - top), 0));
+    };
+    const negatives =
+      Math.log(n - 2) + logSum(others.map((v) => (1 + beta) * v)) - logSum(others.map((v) => beta * v));
     return logSum([logits[positive]!, negatives]) - logits[positive]!;
   },
 });
 
-const WIDTH = 64, TEMPERATURE = 0.1;
+const WIDTH = 64;
+const TEMPERATURE = 0.1;
 
 export default {
   name: 'hard_sentence',
-  parameters: (_, width) => [{ name: 'project.weight', shape: [WIDTH, width] }, { name: 'project.bias', shape: [WIDTH] }],
+  parameters: (_, width) => [
+    { name: 'project.weight', shape: [WIDTH, width] },
+    { name: 'project.bias', shape: [WIDTH] },
+  ],
   build({ graph, state, weights, frameMask }) {
-    const u = layerNorm(linear(maskedMean(state, frameMask), weights.get('project.weight'), weights.get('project.bias')), null, null); // [2 B, WIDTH]
-    const R = u.shape[0]!, logits = matmul(u, scale(u, 1 / (WIDTH * TEMPERATURE)), { transposeB: true }); // [2 B, 2 B]
-    const positive = graph.constant('the other crop', [R], Int32Array.from({ length: R }, (_, r) => (r + R / 2) % R));
+    const u = layerNorm(
+      linear(maskedMean(state, frameMask), weights.get('project.weight'), weights.get('project.bias')),
+      null,
+      null,
+    ); // [2 B, WIDTH]
+    const R = u.shape[0]!;
+    const logits = matmul(u, scale(u, 1 / (WIDTH * TEMPERATURE)), { transposeB: true }); // [2 B, 2 B]
+    const positive = graph.constant(
+      'the other crop',
+      [R],
+      Int32Array.from({ length: R }, (_, r) => (r + R / 2) % R),
+    );
     return hardNegatives({ logits, positive });
   },
 } satisfies TrainingLoss;

@@ -1,6 +1,6 @@
 // Matrix product for GPUs: a BM x BN tile of C per workgroup of THREADS, K in steps of BK through workgroup memory, TM x TN of C per invocation.
 // Invocation (x, y) owns rows TM y .. and, in each of the TN / 4 column groups of the tile, columns 4 x .. 4 x + 3. With F16 the operands are
-// rounded to f16 on their way to workgroup memory; products and sums are f32 always. Variants: src/ops/gemm-gpu.ts.
+// rounded to f16 on their way to workgroup memory; products and sums are f32 always. Variants: src/ops/gemm/gemm-gpu.ts.
 // Grid: (ceil(N / BN), ceil(M / BM), z), see m_blocks.
 // On CPU adapters every barrier turns the kernel into a coroutine: 7 times slower there than gemm_subgroup.
 #if F16

@@ -8,30 +8,51 @@ import { fixture, messageOf, sine, tone, wav } from './audio-wav.ts';
 import type { WavOptions } from './audio-wav.ts';
 
 const near = (actual: number, expected: number, tolerance: number, what: string) =>
-  assert.ok(Math.abs(actual - expected) <= tolerance, `${what}: ${actual}, expected ${expected} within ${tolerance}`);
+  assert.ok(
+    Math.abs(actual - expected) <= tolerance,
+    `${what}: ${actual}, expected ${expected} within ${tolerance}`,
+  );
 
-const left = sine(440, 0.1, 16000), right = sine(700, 0.1, 16000, 0.25);
+const left = sine(440, 0.1, 16000);
+const right = sine(700, 0.1, 16000, 0.25);
 
 for (const [options, step] of [
-  [{ bits: 8 }, 1 / 128], [{ bits: 16 }, 1 / 32768], [{ bits: 24 }, 1 / 8388608], [{ bits: 32 }, 2 ** -24],
-  [{ bits: 32, float: true }, 0], [{ bits: 64, float: true }, 0], [{ bits: 24, extensible: true }, 1 / 8388608], [{ bits: 32, float: true, extensible: true }, 0],
+  [{ bits: 8 }, 1 / 128],
+  [{ bits: 16 }, 1 / 32768],
+  [{ bits: 24 }, 1 / 8388608],
+  [{ bits: 32 }, 2 ** -24],
+  [{ bits: 32, float: true }, 0],
+  [{ bits: 64, float: true }, 0],
+  [{ bits: 24, extensible: true }, 1 / 8388608],
+  [{ bits: 32, float: true, extensible: true }, 0],
 ] as [WavOptions, number][]) {
-  test(`WAV with ${options.bits} bits${options.float ? ' float' : ''}${options.extensible ? ', extensible header' : ''} gives its samples back`, async () => {
-    const { sampleRate, channels } = await decodeAudio(wav([left, right], { ...options, rate: 22050 }), 'x.wav');
-    assert.is(sampleRate, 22050);
-    assert.is(channels.length, 2);
-    for (const [c, wanted] of [left, right].entries()) {
-      assert.is(channels[c]!.length, wanted.length);
-      const worst = wanted.reduce((max, v, i) => Math.max(max, Math.abs(channels[c]![i]! - v)), 0);
-      assert.ok(worst <= step / 2 + 1e-9, `channel ${c} is off by ${worst}`);
-    }
-  });
+  test(
+    `WAV with ${options.bits} ` +
+      `bits${options.float ? ' float' : ''}${options.extensible ? ', extensible header' : ''} gives its ` +
+      'samples back',
+    async () => {
+      const { sampleRate, channels } = await decodeAudio(
+        wav([left, right], { ...options, rate: 22050 }),
+        'x.wav',
+      );
+      assert.is(sampleRate, 22050);
+      assert.is(channels.length, 2);
+      for (const [c, wanted] of [left, right].entries()) {
+        assert.is(channels[c]!.length, wanted.length);
+        const worst = wanted.reduce((max, v, i) => Math.max(max, Math.abs(channels[c]![i]! - v)), 0);
+        assert.ok(worst <= step / 2 + 1e-9, `channel ${c} is off by ${worst}`);
+      }
+    },
+  );
 }
 
 test('WAV chunks before the samples, odd ones padded, are passed over', async () => {
   const plain = wav([left]);
   const list = new Uint8Array([...'LIST'].map((c) => c.charCodeAt(0)).concat([3, 0, 0, 0, 1, 2, 3, 0]));
-  const { channels } = await decodeAudio(new Uint8Array([...plain.subarray(0, 36), ...list, ...plain.subarray(36)]), 'x.wav');
+  const { channels } = await decodeAudio(
+    new Uint8Array([...plain.subarray(0, 36), ...list, ...plain.subarray(36)]),
+    'x.wav',
+  );
   assert.is(channels[0]!.length, left.length);
 });
 
@@ -43,8 +64,12 @@ test('WAV written as a stream, with an open size, is read to its end', async () 
 
 // name, rate, channels, samples, amplitude, tolerance
 const files: [string, number, number, number, number, number][] = [
-  ['tone-44k-stereo.flac', 44100, 2, 13230, 0.501, 0.001], ['tone-24bit.flac', 44100, 2, 13230, 0.501, 0.001], ['tone.oga', 16000, 1, 4800, 0.501, 0.001],
-  ['tone-vorbis.ogg', 44100, 2, 13230, 0.501, 0.01], ['tone.opus', 16000, 1, 4800, 0.501, 0.01], ['tone.mp3', 44100, 2, 13230, 0.476, 0.01],
+  ['tone-44k-stereo.flac', 44100, 2, 13230, 0.501, 0.001],
+  ['tone-24bit.flac', 44100, 2, 13230, 0.501, 0.001],
+  ['tone.oga', 16000, 1, 4800, 0.501, 0.001],
+  ['tone-vorbis.ogg', 44100, 2, 13230, 0.501, 0.01],
+  ['tone.opus', 16000, 1, 4800, 0.501, 0.01],
+  ['tone.mp3', 44100, 2, 13230, 0.476, 0.01],
 ];
 for (const [name, rate, channelCount, samples, amplitude, tolerance] of files) {
   test(`${name}, a tone of 440 Hz for 0.3 s, decodes to its exact length, level and timing`, async () => {
@@ -67,9 +92,21 @@ test('MP3 at 22.05 kHz without a tag decodes with the encoder padding left in', 
 
 test('one pool decodes file after file like fresh decoders do, and leaves the bytes as they were', async () => {
   const pool = new DecoderPool();
-  for (const name of ['tone-44k-stereo.flac', 'tone.opus', 'tone-24bit.flac', 'tone.mp3', 'tone.oga', 'tone-vorbis.ogg', 'tone.opus', 'tone-44k-stereo.flac', 'tone.mp3']) {
-    const bytes = await readFile(fixture(name)), before = new Uint8Array(bytes);
-    const pooled = await decodeAudio(bytes, name, pool), fresh = await decodeAudio(bytes, name);
+  for (const name of [
+    'tone-44k-stereo.flac',
+    'tone.opus',
+    'tone-24bit.flac',
+    'tone.mp3',
+    'tone.oga',
+    'tone-vorbis.ogg',
+    'tone.opus',
+    'tone-44k-stereo.flac',
+    'tone.mp3',
+  ]) {
+    const bytes = await readFile(fixture(name));
+    const before = new Uint8Array(bytes);
+    const pooled = await decodeAudio(bytes, name, pool);
+    const fresh = await decodeAudio(bytes, name);
     assert.equal(pooled.channels, fresh.channels, name);
     assert.equal(new Uint8Array(bytes), before, name);
   }
@@ -77,14 +114,18 @@ test('one pool decodes file after file like fresh decoders do, and leaves the by
 });
 
 test('a pool goes on working after a file it could not read', async () => {
-  const pool = new DecoderPool(), bytes = await readFile(fixture('tone-44k-stereo.flac'));
+  const pool = new DecoderPool();
+  const bytes = await readFile(fixture('tone-44k-stereo.flac'));
   await messageOf(() => decodeAudio(bytes.subarray(0, 3000), 'cut.flac', pool), 'audio');
   assert.is((await decodeAudio(bytes, 'whole.flac', pool)).channels[0]!.length, 13230);
   pool.free();
 });
 
 test('the format is told by the bytes, whatever the file is called', async () => {
-  assert.is((await decodeAudio(await readFile(fixture('tone.opus')), 'speech.wav')).channels[0]!.length, 4800);
+  assert.is(
+    (await decodeAudio(await readFile(fixture('tone.opus')), 'speech.wav')).channels[0]!.length,
+    4800,
+  );
 });
 
 test('a segment is cut in seconds of the file, and ends with the recording at the latest', async () => {
@@ -94,14 +135,31 @@ test('a segment is cut in seconds of the file, and ends with the recording at th
   assert.is(x.length, 4000);
   near(x[0]!, 8000 / 32768, 1e-7, 'first sample');
   assert.is((await toMono16k(audio, 'ramp.wav', { offsetSeconds: 1.5, durationSeconds: 9 })).length, 8000);
-  assert.is(await messageOf(() => toMono16k(audio, 'ramp.wav', { offsetSeconds: 2.5 }), 'audio'),
-    'Cannot read "ramp.wav": the segment starts at 2.5 s, but the recording ends after 2.00 s.');
-  assert.is(await messageOf(() => toMono16k(audio, 'ramp.wav', { offsetSeconds: -1 }), 'data'),
-    'The segment of "ramp.wav" from -1 s for Infinity s makes no sense; an offset is at least 0, a duration above 0.');
+  assert.is(
+    await messageOf(() => toMono16k(audio, 'ramp.wav', { offsetSeconds: 2.5 }), 'audio'),
+    'Cannot read "ramp.wav": the segment starts at 2.5 s, but the recording ends after 2.00 s.',
+  );
+  assert.is(
+    await messageOf(() => toMono16k(audio, 'ramp.wav', { offsetSeconds: -1 }), 'data'),
+    'The segment of "ramp.wav" from -1 s for Infinity s makes no sense; an offset is at least 0, a ' +
+      'duration above 0.',
+  );
 });
 
 test('mono is the mean of the channels', async () => {
-  const x = await toMono16k(await decodeAudio(wav([[0.5, -0.25], [0, 0.75]], { float: true, bits: 32 }), 'x.wav'), 'x.wav');
+  const x = await toMono16k(
+    await decodeAudio(
+      wav(
+        [
+          [0.5, -0.25],
+          [0, 0.75],
+        ],
+        { float: true, bits: 32 },
+      ),
+      'x.wav',
+    ),
+    'x.wav',
+  );
   assert.equal([...x], [0.25, 0.25]);
 });
 
@@ -113,13 +171,20 @@ for (const rate of [8000, 11025, 22050, 44100, 48000]) {
     near(found.amplitude, 0.5, 0.001, 'amplitude');
     near(found.phase, 0, 0.001, 'phase');
     let worst = 0; // everything that is not the tone
-    for (let i = 1600; i < 30400; i++) worst = Math.max(worst, Math.abs(y[i]! - 0.5 * Math.sin((2 * Math.PI * 1000 * i) / 16000)));
+    for (let i = 1600; i < 30400; i++)
+      worst = Math.max(worst, Math.abs(y[i]! - 0.5 * Math.sin((2 * Math.PI * 1000 * i) / 16000)));
     assert.ok(worst < 5e-4, `distortion ${worst}`);
   });
 }
 
 test('resampling lets no tone above 8 kHz through: aliases stay below -60 dB', async () => {
-  for (const [hz, rate] of [[8900, 44100], [9000, 44100], [15000, 44100], [12000, 48000], [20000, 48000]] as const) {
+  for (const [hz, rate] of [
+    [8900, 44100],
+    [9000, 44100],
+    [15000, 44100],
+    [12000, 48000],
+    [20000, 48000],
+  ] as const) {
     const y = await resampleTo16k(sine(hz, 1, rate), rate);
     const rms = Math.sqrt(y.subarray(1600, 14400).reduce((sum, v) => sum + v * v, 0) / 12800);
     const level = 20 * Math.log10(rms / (0.5 / Math.SQRT2));
@@ -128,7 +193,8 @@ test('resampling lets no tone above 8 kHz through: aliases stay below -60 dB', a
 });
 
 test('a clip resampled after another is not touched by it, however long it is', async () => {
-  const short = sine(500, 0.5, 44100), alone = await resampleTo16k(short, 44100);
+  const short = sine(500, 0.5, 44100);
+  const alone = await resampleTo16k(short, 44100);
   const long = await resampleTo16k(sine(300, 12, 48000, 0.9), 48000);
   assert.is(long.length, 192000);
   near(tone(long, 300, 16000, 16000, 176000).amplitude, 0.9, 0.001, 'amplitude over 12 s');
@@ -136,41 +202,92 @@ test('a clip resampled after another is not touched by it, however long it is', 
 });
 
 test('bad files give one sentence each', async () => {
-  const flac = await readFile(fixture('tone-44k-stereo.flac')), mp3 = await readFile(fixture('tone.mp3'));
+  const flac = await readFile(fixture('tone-44k-stereo.flac'));
+  const mp3 = await readFile(fixture('tone.mp3'));
   const spoiled = new Uint8Array(flac);
   spoiled[4000]! ^= 0xff;
   const say = (bytes: Uint8Array, name: string) => messageOf(() => decodeAudio(bytes, name), 'audio');
   const ascii = (s: string) => new Uint8Array([...s].map((c) => c.charCodeAt(0)));
   const known = 'WAV, FLAC, MP3, Ogg Vorbis and Ogg Opus are read.';
   assert.is(await say(new Uint8Array(), 'a.wav'), 'Cannot read "a.wav": the file is empty.');
-  assert.is(await say(ascii('hello, this is text'), 'a.txt'), `Cannot read "a.txt": it is no audio file that is known here; ${known}`);
-  assert.is(await say(ascii('\0\0\0 ftypM4A '), 'a.m4a'), `Cannot read "a.m4a": MP4/M4A (AAC) is not supported; ${known}`);
-  assert.is(await say(wav([left]).subarray(0, 44 + 1600), 'a.wav'),
-    'Cannot read "a.wav": it is truncated (its header promises 0.10 s of audio, 0.05 s are there); copy or export it again.');
-  assert.is(await say(wav([left]).subarray(0, 30), 'a.wav'), 'Cannot read "a.wav": its WAV header is damaged (format chunk too short).');
-  assert.is(await say(wav([left]).subarray(0, 36), 'a.wav'), 'Cannot read "a.wav": it is a WAV file without samples (no data chunk).');
+  assert.is(
+    await say(ascii('hello, this is text'), 'a.txt'),
+    `Cannot read "a.txt": it is no audio file that is known here; ${known}`,
+  );
+  assert.is(
+    await say(ascii('\0\0\0 ftypM4A '), 'a.m4a'),
+    `Cannot read "a.m4a": MP4/M4A (AAC) is not supported; ${known}`,
+  );
+  assert.is(
+    await say(wav([left]).subarray(0, 44 + 1600), 'a.wav'),
+    'Cannot read "a.wav": it is truncated (its header promises 0.10 s of audio, 0.05 s are there); ' +
+      'copy or export it again.',
+  );
+  assert.is(
+    await say(wav([left]).subarray(0, 30), 'a.wav'),
+    'Cannot read "a.wav": its WAV header is damaged (format chunk too short).',
+  );
+  assert.is(
+    await say(wav([left]).subarray(0, 36), 'a.wav'),
+    'Cannot read "a.wav": it is a WAV file without samples (no data chunk).',
+  );
   assert.is(await say(wav([[]]), 'a.wav'), 'Cannot read "a.wav": it contains no samples.');
   const law = wav([left]);
   law[20] = 7;
-  assert.is(await say(law, 'a.wav'), 'Cannot read "a.wav": WAV format 7 with 16 bits a sample is not supported; convert it to 16-bit PCM WAV or FLAC.');
-  assert.is(await say(flac.subarray(0, flac.length - 20), 'a.flac'),
-    'Cannot read "a.flac": it is truncated or damaged (its header promises 0.30 s of audio, 0.28 s are there); copy or export it again.');
-  assert.is(await say(spoiled, 'a.flac'),
-    'Cannot read "a.flac": it is truncated or damaged (its header promises 0.30 s of audio, 0.09 s are there); copy or export it again.');
-  assert.is(await say(flac.subarray(0, 20), 'a.flac'), 'Cannot read "a.flac": its FLAC header is damaged or cut off.');
-  assert.is(await say(mp3.subarray(0, mp3.length / 2), 'a.mp3'),
-    'Cannot read "a.mp3": it is truncated or damaged (its header promises 0.34 s of audio, 0.13 s are there); copy or export it again.');
+  assert.is(
+    await say(law, 'a.wav'),
+    'Cannot read "a.wav": WAV format 7 with 16 bits a sample is not supported; convert it to 16-bit ' +
+      'PCM WAV or FLAC.',
+  );
+  assert.is(
+    await say(flac.subarray(0, flac.length - 20), 'a.flac'),
+    'Cannot read "a.flac": it is truncated or damaged (its header promises 0.30 s of audio, 0.28 s are ' +
+      'there); copy or export it again.',
+  );
+  assert.is(
+    await say(spoiled, 'a.flac'),
+    'Cannot read "a.flac": it is truncated or damaged (its header promises 0.30 s of audio, 0.09 s are ' +
+      'there); copy or export it again.',
+  );
+  assert.is(
+    await say(flac.subarray(0, 20), 'a.flac'),
+    'Cannot read "a.flac": its FLAC header is damaged or cut off.',
+  );
+  assert.is(
+    await say(mp3.subarray(0, mp3.length / 2), 'a.mp3'),
+    'Cannot read "a.mp3": it is truncated or damaged (its header promises 0.34 s of audio, 0.13 s are ' +
+      'there); copy or export it again.',
+  );
   for (const name of ['tone.opus', 'tone-vorbis.ogg', 'tone.oga']) {
     const bytes = await readFile(fixture(name));
-    assert.is(await say(bytes.subarray(0, bytes.length - 50), name), `Cannot read "${name}": it is truncated (it ends within an Ogg page); copy or export it again.`);
+    assert.is(
+      await say(bytes.subarray(0, bytes.length - 50), name),
+      `Cannot read "${name}": it is truncated (it ends within an Ogg page); copy or export it again.`,
+    );
   }
   const tagless = await readFile(fixture('tone-22k.mp3'));
-  assert.is(await say(tagless.subarray(0, 1000), 'a.mp3'), 'Cannot read "a.mp3": it is truncated (it ends within an MP3 frame); copy or export it again.');
-  assert.is(await messageOf(async () => toMono16k(await decodeAudio(wav([[0, NaN]], { float: true, bits: 32 }), 'a.wav'), 'a.wav'), 'audio'),
-    'Cannot read "a.wav": it contains samples that are not finite numbers.');
-  assert.is(await messageOf(async () => toMono16k(await decodeAudio(wav([left], { rate: 7 }), 'a.wav'), 'a.wav'), 'audio'),
-    "A sample rate of 7 Hz is outside 1000-768000 Hz; the file's header is probably damaged.");
-  assert.is(await messageOf(() => loadAudio('/nowhere/a.wav'), 'audio'), 'There is no file "/nowhere/a.wav".');
+  assert.is(
+    await say(tagless.subarray(0, 1000), 'a.mp3'),
+    'Cannot read "a.mp3": it is truncated (it ends within an MP3 frame); copy or export it again.',
+  );
+  assert.is(
+    await messageOf(
+      async () => toMono16k(await decodeAudio(wav([[0, NaN]], { float: true, bits: 32 }), 'a.wav'), 'a.wav'),
+      'audio',
+    ),
+    'Cannot read "a.wav": it contains samples that are not finite numbers.',
+  );
+  assert.is(
+    await messageOf(
+      async () => toMono16k(await decodeAudio(wav([left], { rate: 7 }), 'a.wav'), 'a.wav'),
+      'audio',
+    ),
+    "A sample rate of 7 Hz is outside 1000-768000 Hz; the file's header is probably damaged.",
+  );
+  assert.is(
+    await messageOf(() => loadAudio('/nowhere/a.wav'), 'audio'),
+    'There is no file "/nowhere/a.wav".',
+  );
 });
 
 test.run();

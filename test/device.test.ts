@@ -19,10 +19,16 @@ const MAP_READ = 0x01;
 async function squares({ device }: Pick<Gpu, 'device'>): Promise<Uint32Array> {
   const code = `@group(0) @binding(0) var<storage, read_write> squares: array<u32>;
     @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) { squares[id.x] = id.x * id.x; }`;
-  const pipeline = device.createComputePipeline({ layout: 'auto', compute: { module: device.createShaderModule({ code }) } });
+  const pipeline = device.createComputePipeline({
+    layout: 'auto',
+    compute: { module: device.createShaderModule({ code }) },
+  });
   const buffer = device.createBuffer({ size: 256, usage: STORAGE | COPY_SRC });
   const readback = device.createBuffer({ size: 256, usage: MAP_READ | COPY_DST });
-  const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 0, resource: { buffer } }] });
+  const group = device.createBindGroup({
+    layout: pipeline.getBindGroupLayout(0),
+    entries: [{ binding: 0, resource: { buffer } }],
+  });
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   pass.setPipeline(pipeline);
@@ -68,24 +74,37 @@ test('whoever awaits a software adapter leaves the processor to it', async () =>
   }
   const code = `@group(0) @binding(0) var<storage, read_write> x: array<f32>;
     @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) { for (var i = 0; i < 20000; i++) { x[id.x] = fract(x[id.x] * 3.7 + 0.1); } }`;
-  const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module: device.createShaderModule({ code }) } });
-  const buffer = device.createBuffer({ size: 256 * 64, usage: STORAGE }), group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 0, resource: { buffer } }] });
+  const pipeline = await device.createComputePipelineAsync({
+    layout: 'auto',
+    compute: { module: device.createShaderModule({ code }) },
+  });
+  const buffer = device.createBuffer({ size: 256 * 64, usage: STORAGE });
+  const group = device.createBindGroup({
+    layout: pipeline.getBindGroupLayout(0),
+    entries: [{ binding: 0, resource: { buffer } }],
+  });
   const turns = async (wait: typeof settle): Promise<number> => {
-    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
     pass.dispatchWorkgroups(64);
     pass.end();
     device.queue.submit([encoder.finish()]);
-    let count = 0, done = false;
-    const turn = (): void => { count++; if (!done) setImmediate(turn); };
+    let count = 0;
+    let done = false;
+    const turn = (): void => {
+      count++;
+      if (!done) setImmediate(turn);
+    };
     setImmediate(turn);
     await wait(device.queue.onSubmittedWorkDone());
     done = true;
     return count;
   };
   await turns(settle);
-  const bare = await turns((answer) => answer), settled = await turns(settle);
+  const bare = await turns((answer) => answer);
+  const settled = await turns(settle);
   assert.ok(settled < bare / 3, `${settled} turns of the event loop, ${bare} without`);
   buffer.destroy();
 });
@@ -111,7 +130,9 @@ test('limits are raised above the defaults of WebGPU', async () => {
 
 test('an invalid call fails with the label of its own scope, once', async () => {
   const gpu = await openTestGpu();
-  gpu.scope('conv1d of layer 3', () => gpu.device.createBuffer({ size: gpu.device.limits.maxBufferSize * 2, usage: STORAGE }));
+  gpu.scope('conv1d of layer 3', () =>
+    gpu.device.createBuffer({ size: gpu.device.limits.maxBufferSize * 2, usage: STORAGE }),
+  );
   gpu.scope('gelu of layer 3', () => undefined);
   await settled(gpu);
   const failure = gpu.failure();
@@ -132,7 +153,9 @@ test('an invalid call outside any scope fails with the latest label', async () =
 test('the first of several failures is kept', async () => {
   const gpu = await openTestGpu();
   for (const name of ['first op', 'second op']) {
-    gpu.scope(name, () => gpu.device.createBuffer({ size: gpu.device.limits.maxBufferSize * 2, usage: STORAGE }));
+    gpu.scope(name, () =>
+      gpu.device.createBuffer({ size: gpu.device.limits.maxBufferSize * 2, usage: STORAGE }),
+    );
   }
   await settled(gpu);
   assert.match(gpu.failure()!.message, /first op/);
@@ -141,8 +164,17 @@ test('the first of several failures is kept', async () => {
 
 test('a scope returns the value of what it runs and lets its exception through', async () => {
   const gpu = await openTestGpu();
-  assert.is(gpu.scope('add', () => 42), 42);
-  assert.throws(() => gpu.scope('add', () => { throw new Error('from inside'); }), /from inside/);
+  assert.is(
+    gpu.scope('add', () => 42),
+    42,
+  );
+  assert.throws(
+    () =>
+      gpu.scope('add', () => {
+        throw new Error('from inside');
+      }),
+    /from inside/,
+  );
   assert.equal(await squares(gpu), expectedSquares);
 });
 
@@ -182,13 +214,17 @@ test('a device that goes away is told with the last operation, each time', async
 
 test('no adapter is an error that says what was tried and what to install', async () => {
   const gpu = { requestAdapter: () => Promise.resolve(null) } as unknown as GPU;
-  await failsWith('no-adapter', /offers no adapter.*apt-get install mesa-vulkan-drivers/, () => openGpu({ gpu }));
+  await failsWith('no-adapter', /offers no adapter.*apt-get install mesa-vulkan-drivers/, () =>
+    openGpu({ gpu }),
+  );
 });
 
 test('an adapter of another kind than asked for is refused by name', async () => {
   const adapter = { info: { vendor: 'mesa', architecture: 'software', description: 'llvmpipe 1' } };
   const gpu = { requestAdapter: () => Promise.resolve(adapter) } as unknown as GPU;
-  await failsWith('no-adapter', /llvmpipe 1.*not what was asked for \(gpu\)/, () => openGpu({ gpu, prefer: 'gpu' }));
+  await failsWith('no-adapter', /llvmpipe 1.*not what was asked for \(gpu\)/, () =>
+    openGpu({ gpu, prefer: 'gpu' }),
+  );
 });
 
 test('an unknown preference is a usage error', async () => {
@@ -198,23 +234,37 @@ test('an unknown preference is a usage error', async () => {
 });
 
 const carried = await embeddedDriver([]);
-(carried ? test : test.skip)('the embedded SwiftShader runs beside an installed driver and leaves the environment as it was', async () => {
-  await openTestGpu();
-  const before = process.env.VK_DRIVER_FILES;
-  const gpu = await openGpu({ prefer: 'swiftshader' });
-  assert.is(gpu.profile.software, 'swiftshader');
-  assert.is(process.env.VK_DRIVER_FILES, before);
-  assert.equal(await squares(gpu), expectedSquares);
-  gpu.close();
-});
-if (!carried) console.log('skip: the embedded SwiftShader (package @sparticuz/chromium, Linux x64) is not installed');
+(carried ? test : test.skip)(
+  'the embedded SwiftShader runs beside an installed driver and leaves the environment as it was',
+  async () => {
+    await openTestGpu();
+    const before = process.env.VK_DRIVER_FILES;
+    const gpu = await openGpu({ prefer: 'swiftshader' });
+    assert.is(gpu.profile.software, 'swiftshader');
+    assert.is(process.env.VK_DRIVER_FILES, before);
+    assert.equal(await squares(gpu), expectedSquares);
+    gpu.close();
+  },
+);
+if (!carried)
+  console.log('skip: the embedded SwiftShader (package @sparticuz/chromium, Linux x64) is not installed');
 
-const fakeDevice = (...features: string[]): GPUDevice => ({ features: new Set(features), limits: {} }) as unknown as GPUDevice;
+const fakeDevice = (...features: string[]): GPUDevice =>
+  ({ features: new Set(features), limits: {} }) as unknown as GPUDevice;
 
 test('a GPU takes the shared-memory kernels whatever its subgroups', () => {
-  const info = { vendor: 'nvidia', architecture: 'hopper', subgroupMinSize: 32, subgroupMaxSize: 32, isFallbackAdapter: false };
+  const info = {
+    vendor: 'nvidia',
+    architecture: 'hopper',
+    subgroupMinSize: 32,
+    subgroupMaxSize: 32,
+    isFallbackAdapter: false,
+  };
   const profile = profileOf(info, fakeDevice('subgroups'), 'test');
-  assert.equal([profile.kind, profile.family, profile.subgroupSize, profile.software], ['gpu', 'gpu', 32, undefined]);
+  assert.equal(
+    [profile.kind, profile.family, profile.subgroupSize, profile.software],
+    ['gpu', 'gpu', 32, undefined],
+  );
 });
 
 test('a software adapter without fixed subgroups takes the shared-memory kernels', () => {
@@ -227,27 +277,40 @@ test('a software adapter without fixed subgroups takes the shared-memory kernels
 test('software drivers are told from hardware', () => {
   assert.is(softwareOf({ description: 'llvmpipe: Mesa 25' }), 'lavapipe');
   assert.is(softwareOf({ vendor: 'google', architecture: 'swiftshader' }), 'swiftshader');
-  assert.is(softwareOf({ vendor: 'microsoft', description: 'Basic Render Driver', isFallbackAdapter: true }), 'other');
+  assert.is(
+    softwareOf({ vendor: 'microsoft', description: 'Basic Render Driver', isFallbackAdapter: true }),
+    'other',
+  );
   assert.is(softwareOf({ vendor: 'intel', architecture: 'xe-lpg' }), undefined);
 });
 
 test('a GPU object that is brought is kept, and navigator.gpu can be passed over', async () => {
   const { adapter, runtime } = (await dawnAdapter(testAdapter(), []))!;
   let asked = 0;
-  const brought = (): GPU => ({ requestAdapter: async () => { asked++; return adapter; } }) as unknown as GPU;
-  const navigator = globalThis.navigator as { gpu?: GPU } | undefined, host = navigator ?? {};
+  const brought = (): GPU =>
+    ({
+      requestAdapter: async () => {
+        asked++;
+        return adapter;
+      },
+    }) as unknown as GPU;
+  const navigator = globalThis.navigator as { gpu?: GPU } | undefined;
+  const host = navigator ?? {};
   if (!navigator) Object.assign(globalThis, { navigator: host });
   host.gpu = brought();
   try {
     const passedOver = await openGpu({ builtIn: false, ...(testAdapter() && { prefer: testAdapter() }) });
     assert.equal([passedOver.profile.runtime, asked], [runtime, 0]);
     passedOver.close();
-    const object = new WeakRef(host.gpu), gpu = await openGpu({ gpu: host.gpu });
+    const object = new WeakRef(host.gpu);
+    const gpu = await openGpu({ gpu: host.gpu });
     assert.is(asked, 1);
     gpu.close();
     delete host.gpu;
     setFlagsFromString('--expose-gc');
-    await new Promise((turn) => { setTimeout(turn, 10); });
+    await new Promise((turn) => {
+      setTimeout(turn, 10);
+    });
     (runInNewContext('gc') as () => void)();
     assert.ok(object.deref());
   } finally {

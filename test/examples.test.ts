@@ -20,28 +20,68 @@ import type { TrainingLoss } from '../src/mgf/extra-losses.ts';
 const gpu = await openTestGpu();
 
 /** Each with where it is attached, and the weights of the scales beside it. */
-const GALLERY: Readonly<Record<string, { module: { default: TrainingLoss }; preset?: string; attach?: 'z' | number; scales?: Record<string, number> }>> = {
-  'soft-l1': { module: softL1, scales: { frame: 0 } }, 'siglip': { module: siglip, scales: { sentence: 0 } }, 'hard-negatives': { module: hard, attach: 'z', scales: { sentence: 0 } },
-  'barlow-twins': { module: barlow, attach: 'z' }, 'vicreg': { module: vicreg }, 'spectral': { module: spectral, preset: 'nano', scales: { sample: 0.1, phoneme: 0 } },
+const GALLERY: Readonly<
+  Record<
+    string,
+    {
+      module: { default: TrainingLoss };
+      preset?: string;
+      attach?: 'z' | number;
+      scales?: Record<string, number>;
+    }
+  >
+> = {
+  'soft-l1': { module: softL1, scales: { frame: 0 } },
+  siglip: { module: siglip, scales: { sentence: 0 } },
+  'hard-negatives': { module: hard, attach: 'z', scales: { sentence: 0 } },
+  'barlow-twins': { module: barlow, attach: 'z' },
+  vicreg: { module: vicreg },
+  spectral: { module: spectral, preset: 'nano', scales: { sample: 0.1, phoneme: 0 } },
   'hubert-like': { module: hubert, attach: 2, scales: { phoneme: 0 } },
 };
 
 test('the gallery is complete', () => {
-  const files = readdirSync(new URL('../../examples/', import.meta.url)).filter((f) => f.endsWith('.ts')).map((f) => f.replace('.ts', ''));
+  const files = readdirSync(new URL('../../examples/', import.meta.url))
+    .filter((f) => f.endsWith('.ts'))
+    .map((f) => f.replace('.ts', ''));
   assert.equal([...Object.keys(GALLERY), 'plain-graph'].sort(), files.sort());
 });
 
 for (const [file, { module, preset = 'nano-mel', attach = 1, scales = {} }] of Object.entries(GALLERY)) {
   const loss = module.default;
   test(`examples/${file}.ts: its ops are right, and a network learns by it`, async () => {
-    for (const subject of Object.values(module).map(subjectOf).filter((s) => s !== undefined)) {
+    for (const subject of Object.values(module)
+      .map(subjectOf)
+      .filter((s) => s !== undefined)) {
       // What divides by the count of negatives or of a batch wants some of them.
-      const cases = subject.cases.filter(({ inputs }) => !(file === 'hard-negatives' && (Object.values(inputs)[0]!.shape[1]! % 2 === 1 || Object.values(inputs)[0]!.shape[1]! < 4)));
+      const cases = subject.cases.filter(
+        ({ inputs }) =>
+          !(
+            file === 'hard-negatives' &&
+            (Object.values(inputs)[0]!.shape[1]! % 2 === 1 || Object.values(inputs)[0]!.shape[1]! < 4)
+          ),
+      );
       const { passed, findings } = await gradcheck(gpu, { ...subject, cases });
-      assert.ok(passed, findings.filter((f) => !f.passed).map((f) => `${subject.name}, ${f.of}, ${f.case}, ${f.family}: ${f.message}`).join('\n'));
+      assert.ok(
+        passed,
+        findings
+          .filter((f) => !f.passed)
+          .map((f) => `${subject.name}, ${f.of}, ${f.case}, ${f.family}: ${f.message}`)
+          .join('\n'),
+      );
     }
-    const run = presetRunConfig(preset, { train: { utterances_per_batch: 4, crop_seconds: 0.64 }, mgf: { loss_weights: scales, extra_losses: { [loss.name]: { weight: 1, attach, start_step: 0 } }, hidden_dropout: 0, attention_dropout: 0 } });
-    const trainer = await Pretrainer.create(gpu, run, { losses: [loss] }), batch = speechBatch(run), seen: number[] = [];
+    const run = presetRunConfig(preset, {
+      train: { utterances_per_batch: 4, crop_seconds: 0.64 },
+      mgf: {
+        loss_weights: scales,
+        extra_losses: { [loss.name]: { weight: 1, attach, start_step: 0 } },
+        hidden_dropout: 0,
+        attention_dropout: 0,
+      },
+    });
+    const trainer = await Pretrainer.create(gpu, run, { losses: [loss] });
+    const batch = speechBatch(run);
+    const seen: number[] = [];
     try {
       let counter = { made: {} as Record<string, number>, stop(): void {} };
       for (let step = 0; step < 8; step++) {
@@ -53,8 +93,16 @@ for (const [file, { module, preset = 'nano-mel', attach = 1, scales = {} }] of O
       counter.stop();
       assert.equal(counter.made, {}, 'a step creates nothing');
       assert.ok(seen.at(-1)! < 0.99 * seen[0]!, `${loss.name}: ${seen.map((v) => v.toFixed(3)).join(' ')}`);
-      assert.ok(trainer.program.toString().includes(`loss.${loss.name}`), 'one pass, with a place in the plan');
-      if (loss.parameters) assert.ok([...(await trainer.state()).parameters.keys()].some((name) => name.startsWith(`heads.${loss.name}.`)));
+      assert.ok(
+        trainer.program.toString().includes(`loss.${loss.name}`),
+        'one pass, with a place in the plan',
+      );
+      if (loss.parameters)
+        assert.ok(
+          [...(await trainer.state()).parameters.keys()].some((name) =>
+            name.startsWith(`heads.${loss.name}.`),
+          ),
+        );
     } finally {
       trainer.destroy();
     }
@@ -75,12 +123,36 @@ test('examples/plain-graph.ts: a network without MGF learns, and its steps creat
 });
 
 test('a loss that nobody gave, that nobody asked for, or that is no number is refused', async () => {
-  const run = presetRunConfig('nano-mel', { mgf: { extra_losses: { mine: { weight: 1, attach: 1, start_step: 0 } } } });
+  const run = presetRunConfig('nano-mel', {
+    mgf: { extra_losses: { mine: { weight: 1, attach: 1, start_step: 0 } } },
+  });
   await failsWith('usage', /trains with the loss "mine".*--loss/, () => Pretrainer.create(gpu, run));
-  await failsWith('usage', /does not name the loss "siglip"/, () => Pretrainer.create(gpu, presetRunConfig('nano-mel'), { losses: [siglip.default] }));
-  await failsWith('shape', /The loss "mine" builds \[8, 95, 32\], but must build one number/, () => Pretrainer.create(gpu, run, { losses: [{ name: 'mine', build: ({ state }) => state }] }));
-  await failsWith('usage', /The loss "mine" cannot be built: it needs the conv front end/, () => Pretrainer.create(gpu, run, { losses: [{ name: 'mine', build: () => { throw new Error('it needs the conv front end'); } }] }));
-  await failsWith('config', /extra_losses\.mine\.attach is 9, but must be at most num_hidden_layers \(2\)/, () => presetRunConfig('nano-mel', { mgf: { extra_losses: { mine: { weight: 1, attach: 9, start_step: 0 } } } }));
+  await failsWith('usage', /does not name the loss "siglip"/, () =>
+    Pretrainer.create(gpu, presetRunConfig('nano-mel'), { losses: [siglip.default] }),
+  );
+  await failsWith('shape', /The loss "mine" builds \[8, 95, 32\], but must build one number/, () =>
+    Pretrainer.create(gpu, run, { losses: [{ name: 'mine', build: ({ state }) => state }] }),
+  );
+  await failsWith('usage', /The loss "mine" cannot be built: it needs the conv front end/, () =>
+    Pretrainer.create(gpu, run, {
+      losses: [
+        {
+          name: 'mine',
+          build: () => {
+            throw new Error('it needs the conv front end');
+          },
+        },
+      ],
+    }),
+  );
+  await failsWith(
+    'config',
+    /extra_losses\.mine\.attach is 9, but must be at most num_hidden_layers \(2\)/,
+    () =>
+      presetRunConfig('nano-mel', {
+        mgf: { extra_losses: { mine: { weight: 1, attach: 9, start_step: 0 } } },
+      }),
+  );
 });
 
 test.run();

@@ -21,7 +21,8 @@ test('two sizes that differ read differently, in bytes where nothing shorter tel
 
 test('parameters that miss the limit by 256 bytes are refused in figures that differ', () => {
   const limits = { minStorageBufferOffsetAlignment: 256, maxBufferSize: 2 ** 27 };
-  const gpu = { profile: { name: 'an adapter', limits } } as unknown as Gpu, shape = [2 ** 25 + 1];
+  const gpu = { profile: { name: 'an adapter', limits } } as unknown as Gpu;
+  const shape = [2 ** 25 + 1];
   const spec = { name: 'w', parts: [{ name: 'w', shape }], swap: false, decay: false };
   const figures = 'need a buffer of 134217984 bytes and an adapter allows 134217728 bytes (maxBufferSize)';
   const refused = (error: MGFError): boolean => error.code === 'limit' && error.message.includes(figures);

@@ -10,7 +10,9 @@ const parallel = 2;
 const limitMinutes = 10;
 const folder = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist', 'test');
 
-const { values } = parseArgs({ options: { adapter: { type: 'string' }, filter: { type: 'string', default: '' } } });
+const { values } = parseArgs({
+  options: { adapter: { type: 'string' }, filter: { type: 'string', default: '' } },
+});
 const adapters = ['gpu', 'software', 'lavapipe', 'swiftshader'];
 if (values.adapter !== undefined && !adapters.includes(values.adapter)) {
   console.error(`unknown adapter "${values.adapter}": use one of ${adapters.join(', ')}`);
@@ -23,12 +25,19 @@ function runFile(file) {
   const started = performance.now();
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [join(folder, file), ...passedOn], {
-      stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, FORCE_COLOR: '0' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, FORCE_COLOR: '0' },
     });
     let output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { output += text; });
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text) => {
+        output += text;
+      });
     let hung = false;
-    const timer = setTimeout(() => { hung = true; child.kill('SIGKILL'); }, limitMinutes * 60_000);
+    const timer = setTimeout(() => {
+      hung = true;
+      child.kill('SIGKILL');
+    }, limitMinutes * 60_000);
     let ended = false;
     const end = (code, signal) => {
       if (ended) return;
@@ -49,12 +58,17 @@ function runFile(file) {
       if (trouble) failed += 1;
       resolve({ file, passed, failed, skipped, seconds, trouble, output });
     };
-    child.on('error', (error) => { output += error.message; end(-1, null); });
+    child.on('error', (error) => {
+      output += error.message;
+      end(-1, null);
+    });
     child.on('close', end);
   });
 }
 
-const files = (await readdir(folder)).filter((f) => f.endsWith('.test.js') && f.includes(values.filter)).sort();
+const files = (await readdir(folder))
+  .filter((f) => f.endsWith('.test.js') && f.includes(values.filter))
+  .sort();
 if (files.length === 0) {
   console.error(`no test file matches "${values.filter}" in ${folder}: run \`node build.mjs --test\` first`);
   console.log('0 passed, 1 failed');
@@ -73,9 +87,13 @@ function report(result) {
     console.log(adapter);
   }
   const skips = result.skipped ? `, ${result.skipped} skipped` : '';
-  console.log(`${result.failed ? 'FAIL' : 'ok  '} ${result.file.padEnd(32)} ${result.passed} passed, ${result.failed} failed${skips}  `
-    + `${result.seconds.toFixed(1)} s${result.trouble ? `  (${result.trouble})` : ''}`);
-  for (const line of result.output.split('\n')) if (/^skip(ped|s)?\b/i.test(line)) console.log(`       ${line}`);
+  console.log(
+    `${result.failed ? 'FAIL' : 'ok  '} ${result.file.padEnd(32)} ${result.passed} passed, ` +
+      `${result.failed} failed${skips}  ` +
+      `${result.seconds.toFixed(1)} s${result.trouble ? `  (${result.trouble})` : ''}`,
+  );
+  for (const line of result.output.split('\n'))
+    if (/^skip(ped|s)?\b/i.test(line)) console.log(`       ${line}`);
   if (result.failed) console.log(result.output.trim().replace(/^/gm, '       '));
 }
 

@@ -2,12 +2,20 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { MGFError } from '../src/errors.ts';
-import { writeNpy } from '../src/train/npy.ts';
-import { floatToHalf, halfToFloat, readSafetensors, toFloat32, writeSafetensors } from '../src/train/safetensors.ts';
-import type { TensorData, TensorToStore } from '../src/train/safetensors.ts';
+import { writeNpy } from '../src/io/npy.ts';
+import {
+  floatToHalf,
+  halfToFloat,
+  readSafetensors,
+  toFloat32,
+  writeSafetensors,
+} from '../src/io/safetensors.ts';
+import type { TensorData, TensorToStore } from '../src/io/safetensors.ts';
 
 function message(action: () => unknown, code = 'checkpoint'): string {
-  try { action(); } catch (error) {
+  try {
+    action();
+  } catch (error) {
     assert.instance(error, MGFError);
     assert.is((error as MGFError).code, code);
     return (error as MGFError).message;
@@ -23,9 +31,11 @@ function file(header: string | Uint8Array, dataBytes: number, claimed?: bigint):
   out.set(text, 8);
   return out;
 }
-const entry = (shape: unknown, offsets: unknown, dtype: unknown = 'F32') => JSON.stringify({ dtype, shape, data_offsets: offsets });
+const entry = (shape: unknown, offsets: unknown, dtype: unknown = 'F32') =>
+  JSON.stringify({ dtype, shape, data_offsets: offsets });
 /** By bits: `assert.equal` finds no two arrays with NaN equal. */
-const bits = (data: TensorData) => `${data.constructor.name} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')}`;
+const bits = (data: TensorData) =>
+  `${data.constructor.name} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')}`;
 const read = (bytes: Uint8Array) => readSafetensors(bytes, { origin: 'x.safetensors' });
 
 const sample = new Map<string, TensorToStore>([
@@ -52,24 +62,37 @@ test('what is written is read back: values, shapes, dtypes, metadata', () => {
 });
 
 test('the header is aligned to 8 bytes, and equal tensors give equal bytes in whatever order they come', () => {
-  const a = writeSafetensors(sample), b = writeSafetensors(new Map([...sample].reverse()));
+  const a = writeSafetensors(sample);
+  const b = writeSafetensors(new Map([...sample].reverse()));
   assert.equal(a, b);
   assert.is(new DataView(a.buffer).getUint32(0, true) % 8, 0);
 });
 
 test('a file at an odd offset in its buffer is read too', () => {
-  const bytes = writeSafetensors(sample), shifted = new Uint8Array(bytes.length + 3);
+  const bytes = writeSafetensors(sample);
+  const shifted = new Uint8Array(bytes.length + 3);
   shifted.set(bytes, 3);
-  assert.is(bits(read(shifted.subarray(3)).tensors.get('b.weight')!.data), bits(sample.get('b.weight')!.data));
+  assert.is(
+    bits(read(shifted.subarray(3)).tensors.get('b.weight')!.data),
+    bits(sample.get('b.weight')!.data),
+  );
 });
 
 test('F64 and BF16 become f32, integers are refused', () => {
-  const { tensors } = read(file(`{"d":${entry([1], [0, 8], 'F64')},"h":${entry([2], [8, 12], 'BF16')},"i":${entry([1], [12, 16], 'I32')}}`, 16));
+  const { tensors } = read(
+    file(
+      `{"d":${entry([1], [0, 8], 'F64')},"h":${entry([2], [8, 12], 'BF16')},"i":${entry([1], [12, 16], 'I32')}}`,
+      16,
+    ),
+  );
   new DataView(tensors.get('d')!.data.buffer, tensors.get('d')!.data.byteOffset).setFloat64(0, 0.1, true);
   (tensors.get('h')!.data as Uint16Array).set([0x3f80, 0xc049]);
   assert.equal(toFloat32(tensors.get('d')!, 'd', 'x'), Float32Array.of(0.1));
   assert.equal(toFloat32(tensors.get('h')!, 'h', 'x'), Float32Array.of(1, -3.140625));
-  assert.match(message(() => toFloat32(tensors.get('i')!, 'i', 'x')), /tensor "i" has dtype I32/);
+  assert.match(
+    message(() => toFloat32(tensors.get('i')!, 'i', 'x')),
+    /tensor "i" has dtype I32/,
+  );
 });
 
 test('half precision rounds to the nearest, ties to even, over the whole range', () => {
@@ -78,7 +101,17 @@ test('half precision rounds to the nearest, ties to even, over the whole range',
     if (!Number.isNaN(x)) assert.is(floatToHalf(x), h);
   }
   assert.ok(Number.isNaN(halfToFloat(floatToHalf(NaN))));
-  const cases = [[2049, 2048], [2051, 2052], [65519, 65504], [65520, Infinity], [-1e9, -Infinity], [2 ** -25, 0], [1.5 * 2 ** -24, 2 ** -23], [1.1 * 2 ** -25, 2 ** -24], [2 ** -14 - 2 ** -26, 2 ** -14]] as const;
+  const cases = [
+    [2049, 2048],
+    [2051, 2052],
+    [65519, 65504],
+    [65520, Infinity],
+    [-1e9, -Infinity],
+    [2 ** -25, 0],
+    [1.5 * 2 ** -24, 2 ** -23],
+    [1.1 * 2 ** -25, 2 ** -24],
+    [2 ** -14 - 2 ** -26, 2 ** -14],
+  ] as const;
   for (const [x, want] of cases) assert.is(halfToFloat(floatToHalf(x)), want, String(x));
 });
 
@@ -96,7 +129,11 @@ test('each corrupt or hostile header is refused with one sentence', () => {
     ['null', file('null', 0), /header is not a JSON object/],
     ['duplicate tensor', file(`{"a":${ok},"a":${ok}}`, 8), /key "a" twice/],
     ['duplicate tensor, escaped', file(`{"a":${ok},"\\u0061":${ok}}`, 8), /key "a" twice/],
-    ['duplicate inner key', file('{"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}', 8), /key "shape" twice/],
+    [
+      'duplicate inner key',
+      file('{"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}', 8),
+      /key "shape" twice/,
+    ],
     ['prototype name', file(`{"__proto__":${ok}}`, 8), /forbidden name "__proto__"/],
     ['prototype metadata', file('{"__metadata__":{"__proto__":"x"}}', 0), /__metadata__/],
     ['metadata that is not text', file('{"__metadata__":{"step":5}}', 0), /no text under "step"/],
@@ -110,15 +147,35 @@ test('each corrupt or hostile header is refused with one sentence', () => {
     ['shape as text', file(`{"a":${entry('2', [0, 8])}}`, 8), /shape that is not a list of sizes/],
     ['overflowing shape', file(`{"a":${entry([2 ** 31, 2 ** 31, 2 ** 31], [0, 8])}}`, 8), /impossible shape/],
     ['huge rank', file(`{"a":${entry(Array(5000).fill(1), [0, 4])}}`, 4), /5000 dimensions/],
-    ['negative offset', file(`{"a":${entry([2], [-8, 0])}}`, 8), /data_offsets that are not two byte positions/],
+    [
+      'negative offset',
+      file(`{"a":${entry([2], [-8, 0])}}`, 8),
+      /data_offsets that are not two byte positions/,
+    ],
     ['three offsets', file(`{"a":${entry([2], [0, 8, 8])}}`, 8), /data_offsets/],
     ['backwards', file(`{"a":${entry([2], [8, 0])}}`, 8), /needs 8 bytes, but its data_offsets span -8/],
     ['shape mismatch', file(`{"a":${entry([3], [0, 8])}}`, 8), /needs 12 bytes, but its data_offsets span 8/],
-    ['beyond the file', file(`{"a":${entry([100], [0, 400])}}`, 8), /tensors need 400 bytes of data, and it has 8/],
+    [
+      'beyond the file',
+      file(`{"a":${entry([100], [0, 400])}}`, 8),
+      /tensors need 400 bytes of data, and it has 8/,
+    ],
     ['left over', file(`{"a":${ok}}`, 9), /tensors need 8 bytes of data, and it has 9/],
-    ['overlap', file(`{"a":${ok},"b":${entry([2], [4, 12])}}`, 12), /"b" starts at byte 4 of the data, where 8 was due \(an overlap\)/],
-    ['hole', file(`{"a":${ok},"b":${entry([1], [12, 16])}}`, 16), /"b" starts at byte 12 of the data, where 8 was due \(a hole\)/],
-    ['deep nesting', file(`{"a":{"dtype":${'['.repeat(50000)}${']'.repeat(50000)},"shape":[2],"data_offsets":[0,8]}}`, 8), /has no dtype|not JSON/],
+    [
+      'overlap',
+      file(`{"a":${ok},"b":${entry([2], [4, 12])}}`, 12),
+      /"b" starts at byte 4 of the data, where 8 was due \(an overlap\)/,
+    ],
+    [
+      'hole',
+      file(`{"a":${ok},"b":${entry([1], [12, 16])}}`, 16),
+      /"b" starts at byte 12 of the data, where 8 was due \(a hole\)/,
+    ],
+    [
+      'deep nesting',
+      file(`{"a":{"dtype":${'['.repeat(50000)}${']'.repeat(50000)},"shape":[2],"data_offsets":[0,8]}}`, 8),
+      /has no dtype|not JSON/,
+    ],
   ];
   for (const [name, bytes, wanted] of cases) {
     const text = message(() => read(bytes));
@@ -126,26 +183,52 @@ test('each corrupt or hostile header is refused with one sentence', () => {
     assert.match(text, /^x\.safetensors is not a sound safetensors file: .*\.$/s, name);
     assert.ok(text.length < 400, name);
   }
-  assert.match(message(() => readSafetensors(file(' '.repeat(50), 0), { origin: 'x', maxHeaderBytes: 40 })), /claims 50 bytes, more than the 40/);
+  assert.match(
+    message(() => readSafetensors(file(' '.repeat(50), 0), { origin: 'x', maxHeaderBytes: 40 })),
+    /claims 50 bytes, more than the 40/,
+  );
 });
 
 test('a thousand random mutations of a file give tensors or an MGFError, never anything else', () => {
   const good = writeSafetensors(sample, { format: 'pt', config: '{"a": [1, 2]}' });
   const headerEnd = 8 + new DataView(good.buffer).getUint32(0, true);
-  let seed = 12345, refused = 0;
-  const random = (n: number) => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return Math.floor(seed / 2 ** 32 * n); };
+  let seed = 12345;
+  let refused = 0;
+  const random = (n: number) => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return Math.floor((seed / 2 ** 32) * n);
+  };
   for (let round = 0; round < 1000; round++) {
     let bytes = good.slice();
     for (let n = random(4); n >= 0; n--) {
-      const kind = random(5), at = random(headerEnd);
+      const kind = random(5);
+      const at = random(headerEnd);
       if (kind === 0) bytes[at % bytes.length] = random(256);
       else if (kind === 1) bytes = bytes.slice(0, random(bytes.length + 1));
-      else if (kind === 2 && bytes.length > 8) bytes.copyWithin(8 + random(Math.min(headerEnd, bytes.length) - 8), random(bytes.length), random(bytes.length));
-      else if (kind === 3) bytes = Uint8Array.from([...bytes.subarray(0, at), ...Array.from({ length: random(6) }, () => random(256)), ...bytes.subarray(at)]);
-      else bytes.set(new TextEncoder().encode('0123456789-[]{}",:'[random(18)]!), at % Math.max(1, bytes.length - 1));
+      else if (kind === 2 && bytes.length > 8)
+        bytes.copyWithin(
+          8 + random(Math.min(headerEnd, bytes.length) - 8),
+          random(bytes.length),
+          random(bytes.length),
+        );
+      else if (kind === 3)
+        bytes = Uint8Array.from([
+          ...bytes.subarray(0, at),
+          ...Array.from({ length: random(6) }, () => random(256)),
+          ...bytes.subarray(at),
+        ]);
+      else
+        bytes.set(
+          new TextEncoder().encode('0123456789-[]{}",:'[random(18)]!),
+          at % Math.max(1, bytes.length - 1),
+        );
     }
     try {
-      for (const { shape, data } of read(bytes).tensors.values()) assert.is(shape.reduce((a, b) => a * b, 1), data.length);
+      for (const { shape, data } of read(bytes).tensors.values())
+        assert.is(
+          shape.reduce((a, b) => a * b, 1),
+          data.length,
+        );
     } catch (error) {
       assert.instance(error, MGFError, String((error as Error).stack));
       assert.is((error as MGFError).code, 'checkpoint');
@@ -156,22 +239,44 @@ test('a thousand random mutations of a file give tensors or an MGFError, never a
 });
 
 test('a tensor that does not fill its shape or has a reserved name is not written', () => {
-  assert.match(message(() => writeSafetensors(new Map([['a', { shape: [3], data: new Float32Array(2) }]])), 'shape'), /"a" of shape \[3\] needs 3 values, but has 2/);
-  assert.match(message(() => writeSafetensors(new Map([['__metadata__', { shape: [0], data: new Float32Array(0) }]])), 'shape'), /reserved name/);
+  assert.match(
+    message(() => writeSafetensors(new Map([['a', { shape: [3], data: new Float32Array(2) }]])), 'shape'),
+    /"a" of shape \[3\] needs 3 values, but has 2/,
+  );
+  assert.match(
+    message(
+      () => writeSafetensors(new Map([['__metadata__', { shape: [0], data: new Float32Array(0) }]])),
+      'shape',
+    ),
+    /reserved name/,
+  );
 });
 
 test('an .npy file has an aligned header that says shape and type', () => {
-  for (const [shape, tuple] of [[[2, 3], '(2, 3)'], [[6], '(6,)'], [[1, 2, 3, 1], '(1, 2, 3, 1)']] as const) {
+  for (const [shape, tuple] of [
+    [[2, 3], '(2, 3)'],
+    [[6], '(6,)'],
+    [[1, 2, 3, 1], '(1, 2, 3, 1)'],
+  ] as const) {
     const bytes = writeNpy(Float32Array.of(1, 2, 3, 4, 5, 6), shape);
     assert.equal([...bytes.subarray(0, 8)], [0x93, 78, 85, 77, 80, 89, 1, 0]);
     const start = 10 + new DataView(bytes.buffer).getUint16(8, true);
     assert.is(start % 64, 0);
-    assert.match(new TextDecoder().decode(bytes.subarray(10, start)), `{'descr': '<f4', 'fortran_order': False, 'shape': ${tuple}, }`);
+    assert.match(
+      new TextDecoder().decode(bytes.subarray(10, start)),
+      `{'descr': '<f4', 'fortran_order': False, 'shape': ${tuple}, }`,
+    );
     assert.is(bytes[start - 1], 10);
     assert.equal(new Float32Array(bytes.buffer, start), Float32Array.of(1, 2, 3, 4, 5, 6));
   }
-  assert.match(new TextDecoder().decode(writeNpy(Float32Array.of(7), []).subarray(10, 64)), /'shape': \(\), /);
-  assert.match(message(() => writeNpy(new Float32Array(5), [2, 3]), 'shape'), /needs 6 values, but has 5/);
+  assert.match(
+    new TextDecoder().decode(writeNpy(Float32Array.of(7), []).subarray(10, 64)),
+    /'shape': \(\), /,
+  );
+  assert.match(
+    message(() => writeNpy(new Float32Array(5), [2, 3]), 'shape'),
+    /needs 6 values, but has 5/,
+  );
 });
 
 const golden = 'test/golden';

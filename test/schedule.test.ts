@@ -1,8 +1,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { learningRate, progressRate, runProgress } from '../src/train/schedule.ts';
+import { learningRate, progressRate, runProgress } from '../src/optim/schedule.ts';
 
-const near = (a: number, b: number, tolerance = 1e-12) => assert.ok(Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(b)), `${a} is not ${b}`);
+const near = (a: number, b: number, tolerance = 1e-12) =>
+  assert.ok(Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(b)), `${a} is not ${b}`);
 
 test('the rate rises linearly over the first 8 %, peaks once, and falls linearly towards 0', () => {
   const rates = Array.from({ length: 100 }, (_, step) => learningRate(step, 100, 5e-4, 0.08));
@@ -25,7 +26,8 @@ test('no update has rate 0 or more than the peak, even in runs of a few steps', 
 });
 
 test('the schedule over progress has the same shape as the one over steps', () => {
-  for (let step = 10; step < 1000; step += 13) near(progressRate(step / 1000, 1, 0.08), learningRate(step, 1000, 1, 0.08), 0.015);
+  for (let step = 10; step < 1000; step += 13)
+    near(progressRate(step / 1000, 1, 0.08), learningRate(step, 1000, 1, 0.08), 0.015);
   assert.ok(progressRate(0, 1, 0.08) > 0);
   assert.is(progressRate(1, 1, 0.08), 0);
   assert.is(progressRate(1.2, 1, 0.08), 0);

@@ -1,10 +1,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { expandTemplate, reflect } from '../src/gpu/template.ts';
+import { expandTemplate } from '../src/wgsl/template.ts';
+import { reflect } from '../src/wgsl/reflect.ts';
 import { failsWith } from './harness.ts';
 
-const expand = (text: string, constants: Record<string, number> = {}): string => expandTemplate('k', text, constants);
-const value = (expression: string, constants: Record<string, number> = {}): string => expand(`\${${expression}}`, constants);
+const expand = (text: string, constants: Record<string, number> = {}): string =>
+  expandTemplate('k', text, constants);
+const value = (expression: string, constants: Record<string, number> = {}): string =>
+  expand(`\${${expression}}`, constants);
 
 test('plain text stays as it is', () => {
   const text = '// a comment with # and $ and {}\nfn main() { let x = 1; }\n\n';
@@ -35,11 +38,33 @@ test('directives may be indented and a skipped branch is not evaluated', () => {
 
 test('every operator has the precedence and the integer meaning that C gives it', () => {
   for (const [expression, want] of [
-    ['1 + 2 * 3', 7], ['(1 + 2) * 3', 9], ['7 / 2', 3], ['-7 / 2', -3], ['7 % 4', 3], ['10 - 3 - 2', 5], ['24 / 4 / 2', 3], ['2 - -3', 5],
-    ['1 < 2', 1], ['2 < 2', 0], ['2 <= 2', 1], ['3 > 2', 1], ['3 >= 4', 0], ['3 == 3', 1], ['3 != 3', 0],
-    ['1 && 0', 0], ['2 && 3', 1], ['0 || 5', 1], ['0 || 0', 0], ['!0', 1], ['!7', 0], ['!(1 == 2) && 1', 1],
-    ['1 || 0 && 0', 1], ['1 + 1 == 2 && 3 > 1 + 1', 1], ['1 < 2 == 1', 1],
-  ] as const) assert.is(value(expression), String(want), expression);
+    ['1 + 2 * 3', 7],
+    ['(1 + 2) * 3', 9],
+    ['7 / 2', 3],
+    ['-7 / 2', -3],
+    ['7 % 4', 3],
+    ['10 - 3 - 2', 5],
+    ['24 / 4 / 2', 3],
+    ['2 - -3', 5],
+    ['1 < 2', 1],
+    ['2 < 2', 0],
+    ['2 <= 2', 1],
+    ['3 > 2', 1],
+    ['3 >= 4', 0],
+    ['3 == 3', 1],
+    ['3 != 3', 0],
+    ['1 && 0', 0],
+    ['2 && 3', 1],
+    ['0 || 5', 1],
+    ['0 || 0', 0],
+    ['!0', 1],
+    ['!7', 0],
+    ['!(1 == 2) && 1', 1],
+    ['1 || 0 && 0', 1],
+    ['1 + 1 == 2 && 3 > 1 + 1', 1],
+    ['1 < 2 == 1', 1],
+  ] as const)
+    assert.is(value(expression), String(want), expression);
   assert.is(value('TM / SG + i', { TM: 24, SG: 8, i: 2 }), '5');
 });
 
@@ -49,36 +74,66 @@ test('several expressions on a line are each replaced', () => {
 
 test('an error names kernel and line', async () => {
   for (const [text, message] of [
-    ['a\n${MISSING}', /k:2.*MISSING/], ['#if X > MISSING\n#end', /k:1.*MISSING/], ['a\nb\n#if 1\nc', /k:3: "#if 1" has no #end/], ['#for i in 0..2\nx', /k:1.*no #end/],
-    ['x\n#else', /k:2: #else without/], ['x\n\n#end', /k:3: #end without/], ['#for i = 0..2\n#end', /k:1: write "#for i in A\.\.B"/],
-    ['${1 +}', /k:1/], ['${(1 + 2}', /k:1: missing "\)"/], ['${1 2}', /k:1: unexpected "2"/], ['${a ^ b}', /k:1: cannot read/], ['${1.5}', /k:1/],
-  ] as const) await failsWith('kernel', message, () => expand(text, { X: 1, a: 1, b: 1 }));
+    ['a\n${MISSING}', /k:2.*MISSING/],
+    ['#if X > MISSING\n#end', /k:1.*MISSING/],
+    ['a\nb\n#if 1\nc', /k:3: "#if 1" has no #end/],
+    ['#for i in 0..2\nx', /k:1.*no #end/],
+    ['x\n#else', /k:2: #else without/],
+    ['x\n\n#end', /k:3: #end without/],
+    ['#for i = 0..2\n#end', /k:1: write "#for i in A\.\.B"/],
+    ['${1 +}', /k:1/],
+    ['${(1 + 2}', /k:1: missing "\)"/],
+    ['${1 2}', /k:1: unexpected "2"/],
+    ['${a ^ b}', /k:1: cannot read/],
+    ['${1.5}', /k:1/],
+  ] as const)
+    await failsWith('kernel', message, () => expand(text, { X: 1, a: 1, b: 1 }));
 });
 
 const header = 'struct P { n: u32, shift: i32, eps: f32 }\n@group(0) @binding(0) var<uniform> p: P;\n';
 
 test('a kernel says its bindings in order, with how it uses them, and its uniform fields', () => {
-  const found = reflect('k', `${header}@group(0) @binding(1) var<storage, read> x: array<vec4f>;\n@group(0) @binding(2)\n  var<storage, read_write> y: array<f32>;\n@group(0) @binding(3) var<storage> z: array<u32>;`);
+  const found = reflect(
+    'k',
+    `${header}@group(0) @binding(1) var<storage, read> x: array<vec4f>;\n@group(0) @binding(2)\n  ` +
+      `var<storage, read_write> y: array<f32>;\n@group(0) @binding(3) var<storage> z: array<u32>;`,
+  );
   assert.equal(found.bindings, [
-    { name: 'p', binding: 0, type: 'uniform' }, { name: 'x', binding: 1, type: 'read-only-storage' },
-    { name: 'y', binding: 2, type: 'storage' }, { name: 'z', binding: 3, type: 'read-only-storage' },
+    { name: 'p', binding: 0, type: 'uniform' },
+    { name: 'x', binding: 1, type: 'read-only-storage' },
+    { name: 'y', binding: 2, type: 'storage' },
+    { name: 'z', binding: 3, type: 'read-only-storage' },
   ]);
-  assert.equal(found.fields, [{ name: 'n', type: 'u32' }, { name: 'shift', type: 'i32' }, { name: 'eps', type: 'f32' }]);
+  assert.equal(found.fields, [
+    { name: 'n', type: 'u32' },
+    { name: 'shift', type: 'i32' },
+    { name: 'eps', type: 'f32' },
+  ]);
 });
 
 test('bindings in comments do not count, and a kernel may have no uniform', () => {
-  const found = reflect('k', '// @group(0) @binding(7) var<storage, read> ghost: array<f32>;\n@group(0) @binding(0) var<storage, read> x: array<f32>; // @binding(9)');
+  const found = reflect(
+    'k',
+    '// @group(0) @binding(7) var<storage, read> ghost: array<f32>;\n@group(0) @binding(0) ' +
+      'var<storage, read> x: array<f32>; // @binding(9)',
+  );
   assert.equal(found, { bindings: [{ name: 'x', binding: 0, type: 'read-only-storage' }], fields: [] });
 });
 
 test('more than 8 storage bindings are refused, 8 and a uniform are not', async () => {
-  const storage = (n: number): string => Array.from({ length: n }, (_, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<f32>;`).join('\n');
+  const storage = (n: number): string =>
+    Array.from(
+      { length: n },
+      (_, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<f32>;`,
+    ).join('\n');
   assert.is(reflect('k', header + storage(8)).bindings.length, 9);
   await failsWith('kernel', /k: 9 storage bindings/, () => reflect('k', header + storage(9)));
 });
 
 test('a uniform of anything but 4-byte scalars is refused by name', async () => {
-  await failsWith('kernel', /k: uniform field "v: vec4f"/, () => reflect('k', 'struct P { n: u32, v: vec4f }\n@group(0) @binding(0) var<uniform> p: P;'));
+  await failsWith('kernel', /k: uniform field "v: vec4f"/, () =>
+    reflect('k', 'struct P { n: u32, v: vec4f }\n@group(0) @binding(0) var<uniform> p: P;'),
+  );
   await failsWith('kernel', /k: no struct P/, () => reflect('k', '@group(0) @binding(0) var<uniform> p: P;'));
 });
 

@@ -1,4 +1,7 @@
-/** Computes what the network makes of every clip, one after the other, the chosen one first, and again on a new device if the old one goes. */
+/**
+ * Computes what the network makes of every clip, one after the other, the chosen one first, and again on a
+ * new device if the old one goes.
+ */
 import { MGF } from '../src/app/mgf.ts';
 import { fetchBytes, readNetwork } from '../src/app/read.ts';
 import { MGFError } from '../src/errors.ts';
@@ -10,7 +13,12 @@ import { breath, Status } from './dom.ts';
 
 const MODEL = 'mgf-tiny.safetensors';
 
-interface Networks { gpu: Gpu; mgf: MGF; reconstructor: Reconstructor; used: boolean }
+interface Networks {
+  gpu: Gpu;
+  mgf: MGF;
+  reconstructor: Reconstructor;
+  used: boolean;
+}
 
 export class Analysis {
   readonly #clips: Clips;
@@ -27,12 +35,16 @@ export class Analysis {
 
   start(): void {
     this.#clips.onChange(() => void this.#run());
-    this.#host.onChange((gpu) => { if (gpu) void this.#run(); else this.#networks = null; });
+    this.#host.onChange((gpu) => {
+      if (gpu) void this.#run();
+      else this.#networks = null;
+    });
   }
 
   /** What is to be done next, most wanted first. */
   #next(): { clip: Clip; what: 'features' | 'rebuilt' } | null {
-    const { list, chosen } = this.#clips, open = (c: Clip): boolean => c.error === undefined;
+    const { list, chosen } = this.#clips;
+    const open = (c: Clip): boolean => c.error === undefined;
     if (chosen && open(chosen) && !chosen.features) return { clip: chosen, what: 'features' };
     if (chosen && open(chosen) && !chosen.rebuilt) return { clip: chosen, what: 'rebuilt' };
     const clip = list.find((c) => open(c) && !c.features);
@@ -44,11 +56,17 @@ export class Analysis {
     this.#running = true;
     try {
       for (let next = this.#next(); next; next = this.#next()) {
-        const { clip, what } = next, gpu = await this.#host.ready();
+        const { clip, what } = next;
+        const gpu = await this.#host.ready();
         try {
-          const networks = await this.#open(gpu), left = this.#clips.list.filter((c) => !c.features && c.error === undefined).length;
+          const networks = await this.#open(gpu);
+          const left = this.#clips.list.filter((c) => !c.features && c.error === undefined).length;
           const first = networks.used ? '' : ' Kernels are compiled for this device first.';
-          this.#status.busy(what === 'features' ? `Listening to ${clip.name}${left > 1 ? `, ${left} sounds left` : ''}.${first}` : `Rebuilding ${clip.name}.${first}`);
+          this.#status.busy(
+            what === 'features'
+              ? `Listening to ${clip.name}${left > 1 ? `, ${left} sounds left` : ''}.${first}`
+              : `Rebuilding ${clip.name}.${first}`,
+          );
           if (what === 'features') clip.features = await networks.mgf.embed(clip.wave);
           else clip.rebuilt = await networks.reconstructor.rebuild(clip.wave);
           networks.used = true;
@@ -60,7 +78,10 @@ export class Analysis {
             await breath();
             continue;
           }
-          if (!this.#bytes) { this.#status.fail(error); return; }
+          if (!this.#bytes) {
+            this.#status.fail(error);
+            return;
+          }
           clip.error = error;
         }
         const failed = this.#clips.chosen?.error;
@@ -75,7 +96,8 @@ export class Analysis {
   }
 
   #summary(): string {
-    const { list } = this.#clips, done = list.filter((c) => c.features).length;
+    const { list } = this.#clips;
+    const done = list.filter((c) => c.features).length;
     return done === 0 ? '' : `${done === 1 ? 'One sound' : `${done} sounds`} heard.`;
   }
 
@@ -87,7 +109,12 @@ export class Analysis {
     }
     // Kept as bytes, so that a new device is served without the net.
     const mgf = await MGF.load(this.#bytes, { gpu });
-    this.#networks = { gpu, mgf, reconstructor: new Reconstructor(gpu, mgf.config, readNetwork(this.#bytes, MODEL).parameters), used: false };
+    this.#networks = {
+      gpu,
+      mgf,
+      reconstructor: new Reconstructor(gpu, mgf.config, readNetwork(this.#bytes, MODEL).parameters),
+      used: false,
+    };
     return this.#networks;
   }
 }

@@ -8,7 +8,8 @@ import { soundsSection } from './sounds.ts';
 import { trainingSection } from './training.ts';
 import { voicesSection } from './voices.ts';
 
-const clips = new Clips(), host = new DeviceHost();
+const clips = new Clips();
+const host = new DeviceHost();
 soundsSection(clips);
 hearsSection(clips);
 voicesSection(clips);

@@ -1,8 +1,11 @@
-/** What the process of a part tells the report: lines of JSON on standard output, written at once, so that a crash loses nothing that was said before it. */
-import type { Ceilings } from '../../src/bench/ceilings.ts';
-import { Findings } from '../../src/bench/suites.ts';
-import type { Excluded, Result } from '../../src/bench/results.ts';
-import type { TorchEngine } from '../../src/bench/peers/torch.ts';
+/**
+ * What the process of a part tells the report: lines of JSON on standard output, written at once, so that a
+ * crash loses nothing that was said before it.
+ */
+import type { Ceilings } from '../../src/measure/ceilings.ts';
+import { Findings } from '../suites/suites.ts';
+import type { Excluded, Result } from '../suites/results.ts';
+import type { TorchEngine } from '../peers/torch.ts';
 import type { AdapterPreference, Precision } from '../../src/gpu/device.ts';
 import type { DawnToggles } from '../../src/gpu/dawn.ts';
 
@@ -36,9 +39,21 @@ export interface DeviceFacts {
   readonly kernels: Readonly<Record<string, string>>;
 }
 
-export interface VariantVerdict { readonly variant: string; readonly precision: Precision; readonly verdict: 'passed' | 'rejected' | 'not offered'; readonly reason?: string }
+export interface VariantVerdict {
+  readonly variant: string;
+  readonly precision: Precision;
+  readonly verdict: 'passed' | 'rejected' | 'not offered';
+  readonly reason?: string;
+}
 
-export interface ConformanceLine { readonly precision: Precision; readonly file: string; readonly op: string; readonly passed: boolean; readonly error: number | null; readonly failure?: string }
+export interface ConformanceLine {
+  readonly precision: Precision;
+  readonly file: string;
+  readonly op: string;
+  readonly passed: boolean;
+  readonly error: number | null;
+  readonly failure?: string;
+}
 
 export type Message =
   | { readonly progress: string }
@@ -53,7 +68,9 @@ export type Message =
   | { readonly variant: VariantVerdict }
   | { readonly conformance: ConformanceLine };
 
-export const tell = (message: Message): void => { process.stdout.write(`${JSON.stringify(message)}\n`); };
+export const tell = (message: Message): void => {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+};
 
 function announced<T>(message: (item: T) => Message): T[] {
   const list: T[] = [];

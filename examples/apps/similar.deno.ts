@@ -15,7 +15,9 @@ const [voice, ...rest] = await mgf.embed(await Promise.all([one, ...others].map(
 
 const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
 const cosine = (a: Float32Array, b: Float32Array) => dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
-const ranked = rest.map(({ data }, i) => ({ path: others[i]!, similarity: cosine(voice!.data, data) })).sort((a, b) => b.similarity - a.similarity);
+const ranked = rest
+  .map(({ data }, i) => ({ path: others[i]!, similarity: cosine(voice!.data, data) }))
+  .sort((a, b) => b.similarity - a.similarity);
 console.log(`on ${mgf.adapter}`);
 for (const { path, similarity } of ranked) console.log(similarity.toFixed(4), path);
 mgf.dispose();

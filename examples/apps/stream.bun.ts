@@ -2,7 +2,8 @@
 //
 //   bun run stream.bun.ts long.s16le 48000 > features.jsonl
 //
-// The file holds raw 16-bit little-endian mono samples (`ffmpeg -i in.mp3 -f s16le -ac 1 -ar 48000 long.s16le`).
+// The file holds raw 16-bit little-endian mono samples (`ffmpeg -i in.mp3 -f s16le -ac 1 -ar 48000
+// long.s16le`).
 import { MGF } from 'mgf-webgpu';
 
 const [path, rate = '16000'] = Bun.argv.slice(2);
@@ -27,6 +28,12 @@ async function* samples(file: string): AsyncGenerator<Float32Array> {
 const mgf = await MGF.load();
 console.error(`on ${mgf.adapter}`);
 for await (const { start, frames, width, data } of mgf.stream(samples(path), { sampleRate: Number(rate) })) {
-  for (let t = 0; t < frames; t++) console.log(JSON.stringify({ seconds: Number((0.02 * (start + t)).toFixed(2)), vector: [...data.subarray(t * width, (t + 1) * width)] }));
+  for (let t = 0; t < frames; t++)
+    console.log(
+      JSON.stringify({
+        seconds: Number((0.02 * (start + t)).toFixed(2)),
+        vector: [...data.subarray(t * width, (t + 1) * width)],
+      }),
+    );
 }
 mgf.dispose();

@@ -1,4 +1,4 @@
-// Counter-based random numbers: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011), bit for bit that of src/ops/philox.ts.
+// Counter-based random numbers: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011), bit for bit that of src/random/philox.ts.
 // Dropout draws element e from word e % 4 of the block with counter (e / 4, step, node, 0) and key (seed_lo, seed_hi): any step can be replayed, and
 // backward draws the same mask again instead of storing it. An element is dropped when its word is below threshold = p 2^32, else scaled by 1 / (1 - p).
 

@@ -1,6 +1,6 @@
 // Row kernels, one text for both families: a row per invocation on CPU adapters (LANES = 1: no barrier, no reduction), a row per workgroup of
 // LANES invocations on GPUs. A kernel loops `for (var i = lane; i < n; i += LANES)` and reduces with row_sum / row_max.
-// Launches are built by `overRows` (src/ops/launch.ts). `row` is uniform over the workgroup when LANES > 1, so returning early for a row past the
+// Launches are built by `overRows` (src/launch/grid.ts). `row` is uniform over the workgroup when LANES > 1, so returning early for a row past the
 // end is allowed before a barrier.
 const LANES = ${LANES}u;
 #if LANES == 1

@@ -11,18 +11,26 @@ import { SignalWindows, windowSizes, windowsOf, type SignalWindow, type WindowOp
 export type { LoadProgress, ReadBytes } from './read.ts';
 export type { WindowOptions } from './windows.ts';
 
-/** Seconds of audio in one batch, padding included: enough to fill a GPU, and small beside the memory of a phone. */
+/**
+ * Seconds of audio in one batch, padding included: enough to fill a GPU, and small beside the memory of a
+ * phone.
+ */
 const BATCH_SECONDS = 40;
 
 /** What a model runs on, and how its loading is watched. */
 export interface LoadOptions {
-  /** Used as given and left alive by `dispose`. Default: a device of its own from the best adapter there is. */
+  /**
+   * Used as given and left alive by `dispose`. Default: a device of its own from the best adapter there is.
+   */
   readonly device?: GPUDevice | undefined;
   /** The same with what the engine knows about it, from `openGpu`, to share between models. */
   readonly gpu?: Gpu | undefined;
   /** An adapter to insist on, where no device is given. */
   readonly adapter?: AdapterPreference | undefined;
-  /** The contents of `config.json` for a checkpoint of the wav2vec 2.0 family. Default: the file of that name beside the checkpoint. */
+  /**
+   * The contents of `config.json` for a checkpoint of the wav2vec 2.0 family. Default: the file of that name
+   * beside the checkpoint.
+   */
   readonly config?: unknown;
   /** What matrix products multiply. Default: f32. */
   readonly precision?: Precision | undefined;
@@ -36,7 +44,10 @@ export interface LoadOptions {
 export interface FeatureOptions {
   /** Samples per second of the signal. Default 16000; others are converted (band-limited). */
   readonly sampleRate?: number | undefined;
-  /** Hidden state: 0 is the input of the first layer, `mgf.layers` the output of the last. Default: the one three quarters up. */
+  /**
+   * Hidden state: 0 is the input of the first layer, `mgf.layers` the output of the last. Default: the one
+   * three quarters up.
+   */
   readonly layer?: number | undefined;
   /** Ends the work between two batches; the promise is then rejected with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -72,7 +83,10 @@ export interface StreamedFrames extends Embedding {
  *     mgf.dispose();
  */
 export class MGF {
-  /** Rejected work says why the device went (MGFError 'device-lost'); load again to go on. Resolves, never rejects. */
+  /**
+   * Rejected work says why the device went (MGFError 'device-lost'); load again to go on. Resolves, never
+   * rejects.
+   */
   readonly lost: Promise<MGFError>;
   readonly #encoder: Encoder;
   readonly #gpu: Gpu;
@@ -87,21 +101,45 @@ export class MGF {
   }
 
   /**
-   * Loads a checkpoint: this engine's, a task model's, or one of the wav2vec 2.0 family (wav2vec2, hubert, data2vec-audio, unispeech, unispeech-sat; with the
-   * norms and positions of either variant, with or without a head). `source` is a URL, the bytes of the safetensors file, or a Blob or File of them.
-   * Throws MGFError 'io' where nothing can be read, 'checkpoint' for a damaged or foreign file, 'config' for a network that is not computed here,
-   * 'no-adapter' without WebGPU.
+   * Loads a checkpoint: this engine's, a task model's, or one of the wav2vec 2.0 family (wav2vec2, hubert,
+   * data2vec-audio, unispeech, unispeech-sat; with the norms and positions of either variant, with or without
+   * a head). `source` is a URL, the bytes of the safetensors file, or a Blob or File of them. Throws MGFError
+   * 'io' where nothing can be read, 'checkpoint' for a damaged or foreign file, 'config' for a network that
+   * is not computed here, 'no-adapter' without WebGPU.
    */
-  static async load(source: string | URL | Uint8Array | ArrayBuffer | Blob, options: LoadOptions = {}, read: ReadBytes = fetchBytes): Promise<MGF> {
-    const { signal } = options, remote = typeof source === 'string' || source instanceof URL, origin = remote ? String(source) : 'the checkpoint';
-    const bytes = remote ? await read(source, options) : new Uint8Array(source instanceof Uint8Array || source instanceof ArrayBuffer ? source : await source.arrayBuffer());
+  static async load(
+    source: string | URL | Uint8Array | ArrayBuffer | Blob,
+    options: LoadOptions = {},
+    read: ReadBytes = fetchBytes,
+  ): Promise<MGF> {
+    const { signal } = options;
+    const remote = typeof source === 'string' || source instanceof URL;
+    const origin = remote ? String(source) : 'the checkpoint';
+    const bytes = remote
+      ? await read(source, options)
+      : new Uint8Array(
+          source instanceof Uint8Array || source instanceof ArrayBuffer ? source : await source.arrayBuffer(),
+        );
     signal?.throwIfAborted();
     const { config: stored, parameters } = readNetwork(bytes, origin);
-    const config = stored ?? fromHuggingFace(options.config ?? await configBeside(source, read, signal), { origin: remote ? beside(String(source)) : 'config' });
-    const gpu = options.gpu ?? await openGpu({ ...(options.device && { device: options.device }), ...(options.adapter && { prefer: options.adapter }) });
+    const config =
+      stored ??
+      fromHuggingFace(options.config ?? (await configBeside(source, read, signal)), {
+        origin: remote ? beside(String(source)) : 'config',
+      });
+    const gpu =
+      options.gpu ??
+      (await openGpu({
+        ...(options.device && { device: options.device }),
+        ...(options.adapter && { prefer: options.adapter }),
+      }));
     try {
       signal?.throwIfAborted();
-      return new this(await Encoder.create(gpu, config, parameters, { precision: options.precision }), gpu, !options.gpu);
+      return new this(
+        await Encoder.create(gpu, config, parameters, { precision: options.precision }),
+        gpu,
+        !options.gpu,
+      );
     } catch (error) {
       if (!options.gpu) gpu.close();
       throw error;
@@ -109,58 +147,106 @@ export class MGF {
   }
 
   /** The network's configuration. */
-  get config(): MGFConfig { return this.#encoder.config; }
+  get config(): MGFConfig {
+    return this.#encoder.config;
+  }
   /** n: hidden states are 0 to n. */
-  get layers(): number { return this.#encoder.layers; }
+  get layers(): number {
+    return this.#encoder.layers;
+  }
   /** Numbers in a frame's vector. */
-  get width(): number { return this.config.hidden_size; }
+  get width(): number {
+    return this.config.hidden_size;
+  }
   /** The adapter that the network runs on, by name. */
-  get adapter(): string { return this.#gpu.profile.name; }
+  get adapter(): string {
+    return this.#gpu.profile.name;
+  }
 
   /**
-   * Features of one clip or of many of unequal length: mono samples, full scale 1, any length from 25 ms. Clips longer than the window are heard in
-   * overlapping windows, as `stream` hears them. Throws MGFError 'audio' for a clip that is too short, 'usage' for a layer that does not exist or after `dispose`.
+   * Features of one clip or of many of unequal length: mono samples, full scale 1, any length from 25 ms.
+   * Clips longer than the window are heard in overlapping windows, as `stream` hears them. Throws MGFError
+   * 'audio' for a clip that is too short, 'usage' for a layer that does not exist or after `dispose`.
    */
   embed(pcm: Float32Array, options?: EmbedOptions): Promise<Embedding>;
   embed(pcm: readonly Float32Array[], options?: EmbedOptions): Promise<Embedding[]>;
-  async embed(pcm: Float32Array | readonly Float32Array[], options: EmbedOptions = {}): Promise<Embedding | Embedding[]> {
-    const { sampleRate = SAMPLE_RATE, pool = 'none', signal } = options, sizes = windowSizes(options), layer = this.#layer(options.layer), { width } = this;
-    if (pool !== 'none' && pool !== 'mean') throw new MGFError('usage', `pool is ${JSON.stringify(pool)}, but must be "none" or "mean"`);
+  async embed(
+    pcm: Float32Array | readonly Float32Array[],
+    options: EmbedOptions = {},
+  ): Promise<Embedding | Embedding[]> {
+    const { sampleRate = SAMPLE_RATE, pool = 'none', signal } = options;
+    const sizes = windowSizes(options);
+    const layer = this.#layer(options.layer);
+    const { width } = this;
+    if (pool !== 'none' && pool !== 'mean')
+      throw new MGFError('usage', `pool is ${JSON.stringify(pool)}, but must be "none" or "mean"`);
     signal?.throwIfAborted();
-    const given = pcm instanceof Float32Array ? [pcm] : pcm, clips: Float32Array[] = [];
-    for (const clip of given) clips.push(sampleRate === SAMPLE_RATE ? clip : await (await import('../audio/resample.ts')).resampleTo16k(clip, sampleRate));
+    const given = pcm instanceof Float32Array ? [pcm] : pcm;
+    const clips: Float32Array[] = [];
+    for (const clip of given)
+      clips.push(
+        sampleRate === SAMPLE_RATE
+          ? clip
+          : await (await import('../audio/resample.ts')).resampleTo16k(clip, sampleRate),
+      );
     clips.forEach((clip, i) => {
-      if (clip.length < RECEPTIVE_FIELD) throw new MGFError('audio', `clip ${i} has ${clip.length} samples at 16 kHz, but a frame needs ${RECEPTIVE_FIELD} (25 ms)`);
+      if (clip.length < RECEPTIVE_FIELD)
+        throw new MGFError(
+          'audio',
+          `clip ${i} has ${clip.length} samples at 16 kHz, but a frame needs ${RECEPTIVE_FIELD} (25 ms)`,
+        );
     });
-    const windows = clips.flatMap((clip, i) => [...windowsOf(clip, sizes)].map((window) => ({ clip: i, window })));
+    const windows = clips.flatMap((clip, i) =>
+      [...windowsOf(clip, sizes)].map((window) => ({ clip: i, window })),
+    );
     const parts: { start: number; data: Float32Array }[][] = clips.map(() => []);
-    for (const batch of batchesBySeconds(windows.map(({ window }) => window.wave.length / SAMPLE_RATE), BATCH_SECONDS)) {
-      const members = batch.map((i) => windows[i]!), found = await this.#encode(members.map(({ window }) => window), layer);
+    for (const batch of batchesBySeconds(
+      windows.map(({ window }) => window.wave.length / SAMPLE_RATE),
+      BATCH_SECONDS,
+    )) {
+      const members = batch.map((i) => windows[i]!);
+      const found = await this.#encode(
+        members.map(({ window }) => window),
+        layer,
+      );
       signal?.throwIfAborted();
       members.forEach(({ clip, window }, i) => parts[clip]!.push({ start: window.start, data: found[i]! }));
     }
     const embeddings = parts.map((pieces) => {
-      const data = joined(pieces.sort((a, b) => a.start - b.start).map((p) => p.data)), frames = data.length / width;
+      const data = joined(pieces.sort((a, b) => a.start - b.start).map((p) => p.data));
+      const frames = data.length / width;
       return { data: pool === 'mean' ? meanOverFrames(data, width) : data, frames, width, layer };
     });
     return pcm instanceof Float32Array ? embeddings[0]! : embeddings;
   }
 
   /**
-   * Features of a signal while it comes in, in bounded memory however long it is: mono chunks of any sizes. Frames come in order and without gaps, those of
-   * one window at a time: a frame comes when its window is complete, that is between `context` and `window - context` seconds after its sound, or at the end.
-   * The frames are those that `embed` gives for the whole signal. Throws as `embed`.
+   * Features of a signal while it comes in, in bounded memory however long it is: mono chunks of any sizes.
+   * Frames come in order and without gaps, those of one window at a time: a frame comes when its window is
+   * complete, that is between `context` and `window - context` seconds after its sound, or at the end. The
+   * frames are those that `embed` gives for the whole signal. Throws as `embed`.
    */
-  async* stream(chunks: AsyncIterable<Float32Array> | Iterable<Float32Array>, options: FeatureOptions & WindowOptions = {}): AsyncGenerator<StreamedFrames, void, undefined> {
-    const { sampleRate = SAMPLE_RATE, signal } = options, windows = new SignalWindows(windowSizes(options)), layer = this.#layer(options.layer), { width } = this;
-    const resampler = sampleRate === SAMPLE_RATE ? null : await (await import('../audio/resample.ts')).streamResampler(sampleRate);
+  async *stream(
+    chunks: AsyncIterable<Float32Array> | Iterable<Float32Array>,
+    options: FeatureOptions & WindowOptions = {},
+  ): AsyncGenerator<StreamedFrames, void, undefined> {
+    const { sampleRate = SAMPLE_RATE, signal } = options;
+    const windows = new SignalWindows(windowSizes(options));
+    const layer = this.#layer(options.layer);
+    const { width } = this;
+    const resampler =
+      sampleRate === SAMPLE_RATE
+        ? null
+        : await (await import('../audio/resample.ts')).streamResampler(sampleRate);
     const answer = async (window: SignalWindow): Promise<StreamedFrames> => {
       const [data] = await this.#encode([window], layer);
       signal?.throwIfAborted();
       return { data: data!, frames: data!.length / width, width, layer, start: window.start };
     };
     try {
-      for await (const chunk of chunks) for (const part of pieces(chunk, resampler)) for (const window of windows.push(part)) yield await answer(window);
+      for await (const chunk of chunks)
+        for (const part of pieces(chunk, resampler))
+          for (const window of windows.push(part)) yield await answer(window);
       if (resampler) for (const window of windows.push(resampler.end())) yield await answer(window);
       for (const window of windows.end()) yield await answer(window);
     } finally {
@@ -183,14 +269,21 @@ export class MGF {
   }
 
   async #encode(windows: readonly SignalWindow[], layer: number): Promise<Float32Array[]> {
-    const { width } = this, clips = await this.#encoder.embed(windows.map((w) => w.wave), { layers: [layer] });
-    return clips.map(({ layers: [states] }, i) => states!.subarray(windows[i]!.skip * width, (windows[i]!.skip + windows[i]!.take) * width));
+    const { width } = this;
+    const clips = await this.#encoder.embed(
+      windows.map((w) => w.wave),
+      { layers: [layer] },
+    );
+    return clips.map(({ layers: [states] }, i) =>
+      states!.subarray(windows[i]!.skip * width, (windows[i]!.skip + windows[i]!.take) * width),
+    );
   }
 }
 
 /** A chunk at 16 kHz, in parts that keep memory small however large the chunk. */
 function* pieces(chunk: Float32Array, resampler: StreamResampler | null): Generator<Float32Array> {
-  if (!(chunk instanceof Float32Array)) throw new MGFError('usage', 'a stream of audio must bring Float32Array chunks of mono samples');
+  if (!(chunk instanceof Float32Array))
+    throw new MGFError('usage', 'a stream of audio must bring Float32Array chunks of mono samples');
   const size = 10 * SAMPLE_RATE;
   for (let i = 0; i < chunk.length; i += size) {
     const part = chunk.subarray(i, i + size);
@@ -204,28 +297,43 @@ function joined(parts: readonly Float32Array[]): Float32Array {
   if (parts.length === 1) return first!.slice();
   const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
   let at = 0;
-  for (const part of parts) { out.set(part, at); at += part.length; }
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
   return out;
 }
 
 /** Mean of the rows of x [frames, width]. */
 export function meanOverFrames(x: Float32Array, width: number): Float32Array {
   const sum = new Float64Array(width);
-  x.forEach((value, i) => { sum[i % width]! += value; });
+  x.forEach((value, i) => {
+    sum[i % width]! += value;
+  });
   return Float32Array.from(sum, (s) => (s * width) / x.length);
 }
 
 /** The address of `config.json` in the folder of a checkpoint. */
 const beside = (source: string): string => source.replace(/[^/\\]*$/, '').concat('config.json');
 
-async function configBeside(source: unknown, read: ReadBytes, signal: AbortSignal | undefined): Promise<unknown> {
+async function configBeside(
+  source: unknown,
+  read: ReadBytes,
+  signal: AbortSignal | undefined,
+): Promise<unknown> {
   const foreign = 'was not made by this engine and needs the config.json of its network';
-  if (typeof source !== 'string' && !(source instanceof URL)) throw new MGFError('checkpoint', `the checkpoint ${foreign}: give its contents as \`config\``);
+  if (typeof source !== 'string' && !(source instanceof URL))
+    throw new MGFError('checkpoint', `the checkpoint ${foreign}: give its contents as \`config\``);
   const path = beside(String(source));
   try {
     return JSON.parse(new TextDecoder().decode(await read(path, { signal })));
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new MGFError('checkpoint', `${String(source)} ${foreign}, but ${path} could not be read (${(error as Error).message}): put it there, or give its contents as \`config\``, { cause: error });
+    throw new MGFError(
+      'checkpoint',
+      `${String(source)} ${foreign}, but ${path} could not be read (${(error as Error).message}): put ` +
+        `it there, or give its contents as \`config\``,
+      { cause: error },
+    );
   }
 }

@@ -5,7 +5,10 @@ import { HOP, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 export interface WindowOptions {
   /** Seconds that the network hears at once; a shorter signal is heard as a whole. Default 20, at least 1. */
   readonly window?: number | undefined;
-  /** Seconds at each end of a window whose frames are left to its neighbour, which hears what comes after (or came before). Default 1, less than a third of the window. */
+  /**
+   * Seconds at each end of a window whose frames are left to its neighbour, which hears what comes after (or
+   * came before). Default 1, less than a third of the window.
+   */
   readonly context?: number | undefined;
 }
 
@@ -21,17 +24,25 @@ export interface SignalWindow {
 }
 
 /** Sizes in samples, whole frames. Throws MGFError 'usage'. */
-export function windowSizes({ window = 20, context = 1 }: WindowOptions): { length: number; context: number } {
+export function windowSizes({ window = 20, context = 1 }: WindowOptions): {
+  length: number;
+  context: number;
+} {
   if (!(window >= 1)) throw new MGFError('usage', `a window of ${window} s is too short: 1 s is the least`);
-  if (!(context >= 0.04 && context < window / 3)) throw new MGFError('usage', `context is ${context} s, but must be at least 0.04 s and less than a third of the window, ${window} s`);
+  if (!(context >= 0.04 && context < window / 3))
+    throw new MGFError(
+      'usage',
+      `context is ${context} s, but must be at least 0.04 s and less than a third of the window, ${window} s`,
+    );
   const frames = (seconds: number): number => Math.round((seconds * SAMPLE_RATE) / HOP) * HOP;
   return { length: frames(window), context: frames(context) };
 }
 
 /**
- * Cuts a 16 kHz signal of any length into overlapping windows as its samples come in; holds about two windows of it, and what one call brings.
- * Where windows lie depends on the signal's length alone, so that a stream and a file give the same windows however the stream is chopped.
- * The last window is as long as the others (it overlaps more), because features of a very short one would be poor.
+ * Cuts a 16 kHz signal of any length into overlapping windows as its samples come in; holds about two windows
+ * of it, and what one call brings. Where windows lie depends on the signal's length alone, so that a stream
+ * and a file give the same windows however the stream is chopped. The last window is as long as the others
+ * (it overlaps more), because features of a very short one would be poor.
  */
 export class SignalWindows {
   readonly #length: number;
@@ -50,14 +61,20 @@ export class SignalWindows {
   }
 
   /** Windows that these samples complete; take them all before the next call. */
-  * push(samples: Float32Array): Generator<SignalWindow> {
+  *push(samples: Float32Array): Generator<SignalWindow> {
     this.#append(samples);
     // The last window of all may begin anywhere after the start of the last one here.
     let keep = this.#from;
     // One sample more than a window shows that it is not the last.
     for (let end = this.#next + this.#length; this.#end > end; end = this.#next + this.#length) {
-      const start = this.#answered, until = (end - this.#context) / HOP;
-      yield { wave: this.#samples(this.#next, end), skip: start - this.#next / HOP, take: until - start, start };
+      const start = this.#answered;
+      const until = (end - this.#context) / HOP;
+      yield {
+        wave: this.#samples(this.#next, end),
+        skip: start - this.#next / HOP,
+        take: until - start,
+        start,
+      };
       this.#answered = until;
       keep = this.#next;
       this.#next = end - 2 * this.#context;
@@ -69,14 +86,24 @@ export class SignalWindows {
   }
 
   /** The last window. Throws MGFError 'audio' where the whole signal is too short for a frame. */
-  * end(): Generator<SignalWindow> {
-    if (this.#end < RECEPTIVE_FIELD) throw new MGFError('audio', `the signal has ${this.#end} samples at 16 kHz, but a frame needs ${RECEPTIVE_FIELD} (25 ms)`);
+  *end(): Generator<SignalWindow> {
+    if (this.#end < RECEPTIVE_FIELD)
+      throw new MGFError(
+        'audio',
+        `the signal has ${this.#end} samples at 16 kHz, but a frame needs ${RECEPTIVE_FIELD} (25 ms)`,
+      );
     const begin = Math.max(0, Math.floor((this.#end - this.#length) / HOP) * HOP);
-    yield { wave: this.#samples(begin, this.#end), skip: this.#answered - begin / HOP, take: Infinity, start: this.#answered };
+    yield {
+      wave: this.#samples(begin, this.#end),
+      skip: this.#answered - begin / HOP,
+      take: Infinity,
+      start: this.#answered,
+    };
   }
 
   #append(samples: Float32Array): void {
-    const count = this.#end - this.#from, needed = count + samples.length;
+    const count = this.#end - this.#from;
+    const needed = count + samples.length;
     if (needed > this.#held.length) {
       // Twice as large each time, so that a stream of tiny chunks is not copied at every one of them.
       const larger = new Float32Array(Math.max(needed, 2 * this.#held.length));
@@ -93,7 +120,10 @@ export class SignalWindows {
 }
 
 /** All windows of a signal that is there as a whole. */
-export function* windowsOf(signal: Float32Array, sizes: { readonly length: number; readonly context: number }): Generator<SignalWindow> {
+export function* windowsOf(
+  signal: Float32Array,
+  sizes: { readonly length: number; readonly context: number },
+): Generator<SignalWindow> {
   const windows = new SignalWindows(sizes);
   yield* windows.push(signal);
   yield* windows.end();

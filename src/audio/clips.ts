@@ -1,5 +1,6 @@
 /**
- * The clips a run trains on: decoded once, kept in memory as 16-bit samples at 16 kHz up to a limit, decoded again on demand beyond it.
+ * The clips a run trains on: decoded once, kept in memory as 16-bit samples at 16 kHz up to a limit, decoded
+ * again on demand beyond it.
  */
 import { MGFError } from '../errors.ts';
 import { DecoderPool, toMono16k } from './decode.ts';
@@ -22,7 +23,10 @@ export interface ScanReport {
   /** Seconds of usable audio. */
   seconds: number;
   skipped: SkippedClip[];
-  /** Clips whose length was taken from the manifest without decoding them, because they would not all fit in memory. */
+  /**
+   * Clips whose length was taken from the manifest without decoding them, because they would not all fit in
+   * memory.
+   */
   trusted: number;
 }
 
@@ -34,7 +38,10 @@ export interface ClipOptions {
   cacheBytes?: number | undefined;
 }
 
-/** 16-bit samples; exact for what comes from 16-bit files at 16 kHz. `scale` is above 1 only where a file exceeds full scale. */
+/**
+ * 16-bit samples; exact for what comes from 16-bit files at 16 kHz. `scale` is above 1 only where a file
+ * exceeds full scale.
+ */
 interface Cached {
   pcm: Int16Array;
   scale: number;
@@ -75,10 +82,14 @@ export class ClipStore {
   }
 
   /**
-   * Decodes every clip once and keeps those that can be used; the list depends on the files alone. If the lengths that the manifest
-   * states exceed the memory, those clips are taken at its word and decoded when needed.
+   * Decodes every clip once and keeps those that can be used; the list depends on the files alone. If the
+   * lengths that the manifest states exceed the memory, those clips are taken at its word and decoded when
+   * needed.
    */
-  static async open(options: ClipOptions, onScan?: (done: number, total: number) => void): Promise<ClipStore> {
+  static async open(
+    options: ClipOptions,
+    onScan?: (done: number, total: number) => void,
+  ): Promise<ClipStore> {
     const store = new ClipStore(options);
     const { items } = options;
     const trust = items.reduce((sum, item) => sum + 2 * (item.samples ?? 0), 0) > store.#cacheBytes;
@@ -101,11 +112,17 @@ export class ClipStore {
             store.report.trusted++;
           } else {
             file ??= await decodeFile(item.path, store.#decoders);
-            lengths.set(item, store.#admit(item, await toMono16k(file, item.path, segmentOf(item))).pcm.length);
+            lengths.set(
+              item,
+              store.#admit(item, await toMono16k(file, item.path, segmentOf(item))).pcm.length,
+            );
           }
         } catch (error) {
           if (!(error instanceof MGFError)) throw error;
-          problems.set(item, { kind: error instanceof UnusableClip ? error.kind : 'unreadable', reason: error.message });
+          problems.set(item, {
+            kind: error instanceof UnusableClip ? error.kind : 'unreadable',
+            reason: error.message,
+          });
         }
         onScan?.(++done, items.length);
       }
@@ -124,14 +141,20 @@ export class ClipStore {
     return this.#bytes;
   }
 
-  /** A clip's decoded samples, from memory if they are there. Throws MGFError 'audio' if the file has become unreadable or is shorter than stated. */
+  /**
+   * A clip's decoded samples, from memory if they are there. Throws MGFError 'audio' if the file has become
+   * unreadable or is shorter than stated.
+   */
   async get(item: Utterance): Promise<Clip> {
     let cached = this.#cache.get(item);
     if (cached) {
       this.#cache.delete(item);
       this.#cache.set(item, cached);
     } else {
-      cached = this.#admit(item, await toMono16k(await decodeFile(item.path, this.#decoders), item.path, segmentOf(item)));
+      cached = this.#admit(
+        item,
+        await toMono16k(await decodeFile(item.path, this.#decoders), item.path, segmentOf(item)),
+      );
     }
     const { pcm, scale } = cached;
     return {
@@ -152,9 +175,16 @@ export class ClipStore {
   }
 
   #checkLength(item: Utterance, samples: number): void {
-    if (samples < RECEPTIVE_FIELD) throw new UnusableClip('shorter than 400 samples', `"${item.path}" has ${samples} samples; one frame needs ${RECEPTIVE_FIELD}.`);
+    if (samples < RECEPTIVE_FIELD)
+      throw new UnusableClip(
+        'shorter than 400 samples',
+        `"${item.path}" has ${samples} samples; one frame needs ${RECEPTIVE_FIELD}.`,
+      );
     if (samples < this.#minSamples) {
-      throw new UnusableClip('shorter than the crop', `"${item.path}" lasts ${seconds(samples)}, less than the crop of ${seconds(this.#minSamples)}.`);
+      throw new UnusableClip(
+        'shorter than the crop',
+        `"${item.path}" lasts ${seconds(samples)}, less than the crop of ${seconds(this.#minSamples)}.`,
+      );
     }
   }
 
@@ -175,16 +205,25 @@ export class ClipStore {
 }
 
 class UnusableClip extends MGFError {
-  constructor(readonly kind: SkipKind, message: string) {
+  constructor(
+    readonly kind: SkipKind,
+    message: string,
+  ) {
     super('audio', message);
   }
 }
 
-/** The clips left out, in one line: "12 clips left out: 10 shorter than the crop of 1.92 s, 2 unreadable". Empty if none was. */
+/**
+ * The clips left out, in one line: "12 clips left out: 10 shorter than the crop of 1.92 s, 2 unreadable".
+ * Empty if none was.
+ */
 export function describeSkipped(skipped: readonly SkippedClip[], cropSeconds: number): string {
   if (skipped.length === 0) return '';
   const counts = new Map<SkipKind, number>();
   for (const { kind } of skipped) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-  const parts = [...counts].map(([kind, n]) => `${n} ${kind === 'shorter than the crop' ? `shorter than the crop of ${cropSeconds} s` : kind}`);
+  const parts = [...counts].map(
+    ([kind, n]) =>
+      `${n} ${kind === 'shorter than the crop' ? `shorter than the crop of ${cropSeconds} s` : kind}`,
+  );
   return `${skipped.length} ${skipped.length === 1 ? 'clip' : 'clips'} left out: ${parts.join(', ')}`;
 }

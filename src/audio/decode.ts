@@ -1,6 +1,7 @@
 /**
- * Audio files to samples: WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, Ogg FLAC. The format is told by the first bytes, never by the name.
- * Compressed formats go through the WebAssembly builds of their reference decoders. Safe in a browser.
+ * Audio files to samples: WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, Ogg FLAC. The format is told by the first
+ * bytes, never by the name. Compressed formats go through the WebAssembly builds of their reference decoders.
+ * Safe in a browser.
  */
 import { FLACDecoder } from '@wasm-audio-decoders/flac';
 import { OggVorbisDecoder } from '@wasm-audio-decoders/ogg-vorbis';
@@ -29,26 +30,57 @@ interface WasmDecoder {
   reset(): Promise<void>;
   free(): void;
 }
-interface WasmAudio { channelData: Float32Array[]; samplesDecoded: number; sampleRate: number; errors: { message: string }[] }
+interface WasmAudio {
+  channelData: Float32Array[];
+  samplesDecoded: number;
+  sampleRate: number;
+  errors: { message: string }[];
+}
 
 function openDecoder(format: Compressed): WasmDecoder {
   if (format === 'flac') {
     const flac = new FLACDecoder();
-    return { ready: flac.ready, decode: (packets) => flac.decodeFrames(packets), reset: () => flac.reset(), free: () => flac.free() };
+    return {
+      ready: flac.ready,
+      decode: (packets) => flac.decodeFrames(packets),
+      reset: () => flac.reset(),
+      free: () => flac.free(),
+    };
   }
   if (format === 'mp3') {
     const mp3 = new MPEGDecoder();
-    return { ready: mp3.ready, decode: async ([bytes]) => mp3.decode(bytes!), reset: () => mp3.reset(), free: () => mp3.free() };
+    return {
+      ready: mp3.ready,
+      decode: async ([bytes]) => mp3.decode(bytes!),
+      reset: () => mp3.reset(),
+      free: () => mp3.free(),
+    };
   }
-  const decoder = format === 'ogg-flac' ? new FLACDecoder() : format === 'vorbis' ? new OggVorbisDecoder() : new OggOpusDecoder(OPUS_OPTIONS);
+  const decoder =
+    format === 'ogg-flac'
+      ? new FLACDecoder()
+      : format === 'vorbis'
+        ? new OggVorbisDecoder()
+        : new OggOpusDecoder(OPUS_OPTIONS);
   // decodeFile ends with a reset of its own.
-  return { ready: decoder.ready, decode: ([bytes]) => decoder.decodeFile(bytes!), reset: async () => {}, free: () => decoder.free() };
+  return {
+    ready: decoder.ready,
+    decode: ([bytes]) => decoder.decodeFile(bytes!),
+    reset: async () => {},
+    free: () => decoder.free(),
+  };
 }
 
-/** Opus decodes to 16 kHz by itself, several times faster than to 48 kHz with a resampling after it. The package's types lack the option. */
+/**
+ * Opus decodes to 16 kHz by itself, several times faster than to 48 kHz with a resampling after it. The
+ * package's types lack the option.
+ */
 const OPUS_OPTIONS = { sampleRate: SAMPLE_RATE } as ConstructorParameters<typeof OggOpusDecoder>[0];
 
-/** Decoders kept open between files, because starting one costs as much as decoding a second of audio. One file at a time; `free` when done. */
+/**
+ * Decoders kept open between files, because starting one costs as much as decoding a second of audio. One
+ * file at a time; `free` when done.
+ */
 export class DecoderPool {
   readonly #open = new Map<Compressed, WasmDecoder>();
 
@@ -75,8 +107,14 @@ export class DecoderPool {
 
 /** Formats people try that are not read, by their first bytes. */
 const OTHERS: [string, number, string][] = [
-  ['ftyp', 4, 'MP4/M4A (AAC)'], ['FORM', 0, 'AIFF'], ['.snd', 0, 'Sun AU'], ['NIST_1A', 0, 'NIST SPHERE'], ['caff', 0, 'Core Audio'],
-  ['\x1a\x45\xdf\xa3', 0, 'WebM/Matroska'], ['#!AMR', 0, 'AMR'], ['0&\xb2u', 0, 'Windows Media'],
+  ['ftyp', 4, 'MP4/M4A (AAC)'],
+  ['FORM', 0, 'AIFF'],
+  ['.snd', 0, 'Sun AU'],
+  ['NIST_1A', 0, 'NIST SPHERE'],
+  ['caff', 0, 'Core Audio'],
+  ['\x1a\x45\xdf\xa3', 0, 'WebM/Matroska'],
+  ['#!AMR', 0, 'AMR'],
+  ['0&\xb2u', 0, 'Windows Media'],
 ];
 
 function sniff(bytes: Uint8Array, name: string): 'wav' | Compressed {
@@ -91,7 +129,11 @@ function sniff(bytes: Uint8Array, name: string): 'wav' | Compressed {
     throw audioError(name, 'it is an Ogg file, but holds neither Vorbis, Opus nor FLAC');
   }
   // 11 sync bits; layer bits 00 would be AAC.
-  if (startsWith(bytes, 'ID3') || (bytes[0] === 0xff && (bytes[1]! & 0xe0) === 0xe0 && (bytes[1]! & 0x06) !== 0)) return 'mp3';
+  if (
+    startsWith(bytes, 'ID3') ||
+    (bytes[0] === 0xff && (bytes[1]! & 0xe0) === 0xe0 && (bytes[1]! & 0x06) !== 0)
+  )
+    return 'mp3';
   const other = OTHERS.find(([magic, at]) => startsWith(bytes, magic, at));
   const what = other ? `${other[2]} is not supported` : 'it is no audio file that is known here';
   throw audioError(name, `${what}; WAV, FLAC, MP3, Ogg Vorbis and Ogg Opus are read`);
@@ -107,20 +149,37 @@ const OPUS_PADDING = 0.2 * SAMPLE_RATE;
  * @param bytes the file
  * @param nameForErrors how to call it in messages
  * @param pool decoders to reuse; without one, a decoder is opened and freed
- * @throws MGFError 'audio', one sentence: empty, unknown or unsupported format, damaged header, truncated, no samples.
+ * @throws MGFError 'audio', one sentence: empty, unknown or unsupported format, damaged header, truncated, no
+ * samples.
  *   A truncated file is an error in every format: half a recording is no longer what its label says.
  */
-export async function decodeAudio(bytes: Uint8Array, nameForErrors: string, pool?: DecoderPool): Promise<DecodedAudio> {
+export async function decodeAudio(
+  bytes: Uint8Array,
+  nameForErrors: string,
+  pool?: DecoderPool,
+): Promise<DecodedAudio> {
   const format = sniff(bytes, nameForErrors);
-  const audio = format === 'wav' ? decodeWav(bytes, nameForErrors) : await decodeCompressed(format, bytes, nameForErrors, pool);
-  if (audio.channels.length === 0 || audio.channels[0]!.length === 0) throw audioError(nameForErrors, 'it contains no samples');
+  const audio =
+    format === 'wav'
+      ? decodeWav(bytes, nameForErrors)
+      : await decodeCompressed(format, bytes, nameForErrors, pool);
+  if (audio.channels.length === 0 || audio.channels[0]!.length === 0)
+    throw audioError(nameForErrors, 'it contains no samples');
   return audio;
 }
 
-async function decodeCompressed(format: Compressed, bytes: Uint8Array, name: string, pool?: DecoderPool): Promise<DecodedAudio> {
+async function decodeCompressed(
+  format: Compressed,
+  bytes: Uint8Array,
+  name: string,
+  pool?: DecoderPool,
+): Promise<DecodedAudio> {
   const mp3 = format === 'mp3' ? mp3End(bytes) : undefined;
   if ((mp3?.cut && mp3.promised === 0) || (startsWith(bytes, 'OggS') && oggEnd(bytes).cut)) {
-    throw audioError(name, `it is truncated (it ends within ${mp3 ? 'an MP3 frame' : 'an Ogg page'}); copy or export it again`);
+    throw audioError(
+      name,
+      `it is truncated (it ends within ${mp3 ? 'an MP3 frame' : 'an Ogg page'}); copy or export it again`,
+    );
   }
   const flac = format === 'flac' ? splitFlac(bytes) : undefined;
   if (format === 'flac' && !flac) throw audioError(name, 'its FLAC header is damaged or cut off');
@@ -129,21 +188,29 @@ async function decodeCompressed(format: Compressed, bytes: Uint8Array, name: str
   try {
     audio = await decoders.decode(format, flac?.packets ?? [bytes]);
   } catch (error) {
-    throw audioError(name, `the ${format} decoder gave up (${error instanceof Error ? error.message : String(error)})`, { cause: error });
+    throw audioError(
+      name,
+      `the ${format} decoder gave up (${error instanceof Error ? error.message : String(error)})`,
+      { cause: error },
+    );
   } finally {
     if (!pool) decoders.free();
   }
   const header = flac ?? mp3;
-  const sampleRate = audio.samplesDecoded > 0 && !flac ? audio.sampleRate : header?.sampleRate ?? audio.sampleRate;
+  const sampleRate =
+    audio.samplesDecoded > 0 && !flac ? audio.sampleRate : (header?.sampleRate ?? audio.sampleRate);
   const promised = header?.promised ?? 0;
   if (promised - audio.samplesDecoded > (mp3 ? MP3_PADDING : 0)) {
     throw truncatedError(name, promised / sampleRate, audio.samplesDecoded / sampleRate, true);
   }
-  if (audio.errors.length > 0) throw audioError(name, `its ${format} data are damaged (${audio.errors[0]!.message})`);
+  if (audio.errors.length > 0)
+    throw audioError(name, `its ${format} data are damaged (${audio.errors[0]!.message})`);
   let channels = audio.channelData;
   const opus = format === 'opus' ? opusSamples(bytes, sampleRate) : 0;
-  // The decoder leaves the padding of the last packet in. More than that is a chained stream, whose granules start again.
-  if (opus > 0 && audio.samplesDecoded - opus <= OPUS_PADDING) channels = channels.map((c) => c.subarray(0, opus));
+  // The decoder leaves the padding of the last packet in. More than that is a chained stream, whose granules
+  // start again.
+  if (opus > 0 && audio.samplesDecoded - opus <= OPUS_PADDING)
+    channels = channels.map((c) => c.subarray(0, opus));
   return { sampleRate, channels };
 }
 
@@ -154,25 +221,39 @@ export interface Segment {
 }
 
 /**
- * The mean of the channels at 16 kHz, of the whole recording or a segment. A segment that ends after the recording is cut at its end.
+ * The mean of the channels at 16 kHz, of the whole recording or a segment. A segment that ends after the
+ * recording is cut at its end.
  * @throws MGFError 'audio' if the segment starts after the end, or a sample is not finite.
  */
-export async function toMono16k(audio: DecodedAudio, nameForErrors: string, segment: Segment = {}): Promise<Float32Array> {
+export async function toMono16k(
+  audio: DecodedAudio,
+  nameForErrors: string,
+  segment: Segment = {},
+): Promise<Float32Array> {
   const { sampleRate, channels } = audio;
   const total = channels[0]!.length;
   const { offsetSeconds = 0, durationSeconds = Infinity } = segment;
   if (!(offsetSeconds >= 0) || !(durationSeconds > 0)) {
-    throw new MGFError('data', `The segment of "${nameForErrors}" from ${offsetSeconds} s for ${durationSeconds} s makes no sense; an offset is at least 0, a duration above 0.`);
+    throw new MGFError(
+      'data',
+      `The segment of "${nameForErrors}" from ${offsetSeconds} s for ${durationSeconds} s makes no ` +
+        'sense; an offset is at least 0, a duration above 0.',
+    );
   }
   const start = Math.round(offsetSeconds * sampleRate);
   if (start >= total) {
-    throw audioError(nameForErrors, `the segment starts at ${offsetSeconds} s, but the recording ends after ${(total / sampleRate).toFixed(2)} s`);
+    throw audioError(
+      nameForErrors,
+      `the segment starts at ${offsetSeconds} s, but the recording ends after ` +
+        `${(total / sampleRate).toFixed(2)} s`,
+    );
   }
   const end = Math.min(total, start + Math.round(durationSeconds * sampleRate));
   const mono = new Float32Array(end - start);
   for (const channel of channels) {
     for (let i = start; i < end; i++) mono[i - start]! += channel[i]! / channels.length;
   }
-  if (!mono.every(Number.isFinite)) throw audioError(nameForErrors, 'it contains samples that are not finite numbers');
+  if (!mono.every(Number.isFinite))
+    throw audioError(nameForErrors, 'it contains samples that are not finite numbers');
   return sampleRate === SAMPLE_RATE ? mono : resampleTo16k(mono, sampleRate);
 }

@@ -5,7 +5,10 @@ import { decodeAudio, toMono16k } from './decode.ts';
 import { audioError } from './wav.ts';
 import type { DecodedAudio, DecoderPool, Segment } from './decode.ts';
 
-/** Reads and decodes one file as it is: its own rate, all channels. Throws MGFError 'audio' with one sentence on any failure. */
+/**
+ * Reads and decodes one file as it is: its own rate, all channels. Throws MGFError 'audio' with one sentence
+ * on any failure.
+ */
 export async function decodeFile(path: string, pool?: DecoderPool): Promise<DecodedAudio> {
   let bytes: Uint8Array;
   try {
@@ -13,13 +16,21 @@ export async function decodeFile(path: string, pool?: DecoderPool): Promise<Deco
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') throw new MGFError('audio', `There is no file "${path}".`, { cause: error });
-    const problem = code === 'EISDIR' ? 'it is a folder' : code === 'EACCES' ? 'permission denied' : String(code ?? error);
+    const problem =
+      code === 'EISDIR' ? 'it is a folder' : code === 'EACCES' ? 'permission denied' : String(code ?? error);
     throw audioError(path, problem, { cause: error });
   }
   return decodeAudio(bytes, path, pool);
 }
 
-/** One file, or a segment of it, as mono samples at 16 kHz. Throws MGFError 'audio' with one sentence on any failure. */
-export async function loadAudio(path: string, segment: Segment = {}, pool?: DecoderPool): Promise<Float32Array> {
+/**
+ * One file, or a segment of it, as mono samples at 16 kHz. Throws MGFError 'audio' with one sentence on any
+ * failure.
+ */
+export async function loadAudio(
+  path: string,
+  segment: Segment = {},
+  pool?: DecoderPool,
+): Promise<Float32Array> {
   return toMono16k(await decodeFile(path, pool), path, segment);
 }

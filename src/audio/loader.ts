@@ -1,4 +1,7 @@
-/** Training batches prepared ahead in a worker thread, so that decoding and sampling never wait for the GPU or it for them (Node, Deno, Bun). */
+/**
+ * Training batches prepared ahead in a worker thread, so that decoding and sampling never wait for the GPU or
+ * it for them (Node, Deno, Bun).
+ */
 import { Worker } from 'node:worker_threads';
 import { MGFError } from '../errors.ts';
 import { BatchSource } from './source.ts';
@@ -20,7 +23,9 @@ export interface LoaderOptions extends BatchOptions {
 
 /** What a `Loader` has done so far. */
 export interface LoaderStats extends BatchStats {
-  /** Milliseconds `next` has waited for a batch: above a few percent of the run, decoding is the bottleneck. */
+  /**
+   * Milliseconds `next` has waited for a batch: above a few percent of the run, decoding is the bottleneck.
+   */
   waitedMs: number;
 }
 
@@ -30,7 +35,10 @@ export interface Loader {
   readonly report: ScanReport;
   readonly stepsPerEpoch: number;
   readonly stats: LoaderStats;
-  /** The next batch: startStep, startStep + 1, ... One call at a time. Throws MGFError if the files can no longer be read. */
+  /**
+   * The next batch: startStep, startStep + 1, ... One call at a time. Throws MGFError if the files can no
+   * longer be read.
+   */
   next(): Promise<Batch>;
   /** Where a step stands in the data, for a checkpoint. */
   state(step: number): SamplerState;
@@ -43,13 +51,29 @@ export interface Loader {
  * @throws MGFError 'config' for impossible sizes, 'data' if too few clips are usable.
  */
 export async function createLoader(options: LoaderOptions): Promise<Loader> {
-  const { startStep = 0, prefetch = 4, workerUrl = new URL('./audio-worker.js', import.meta.url), onScan, ...batchOptions } = options;
+  const {
+    startStep = 0,
+    prefetch = 4,
+    workerUrl = new URL('./audio-worker.js', import.meta.url),
+    onScan,
+    ...batchOptions
+  } = options;
   const shape = BatchSource.shapeOf(batchOptions);
   const worker = new Worker(workerUrl, { workerData: batchOptions });
   const mailbox = new Mailbox(worker, onScan);
   try {
     const { report, stepsPerEpoch, origin } = await mailbox.ready;
-    return new WorkerLoader(worker, mailbox, shape, report, stepsPerEpoch, origin, options.utterancesPerBatch, startStep, prefetch);
+    return new WorkerLoader(
+      worker,
+      mailbox,
+      shape,
+      report,
+      stepsPerEpoch,
+      origin,
+      options.utterancesPerBatch,
+      startStep,
+      prefetch,
+    );
   } catch (error) {
     await worker.terminate();
     throw error;
@@ -58,7 +82,9 @@ export async function createLoader(options: LoaderOptions): Promise<Loader> {
 
 type Ready = Extract<WorkerReply, { type: 'ready' }>;
 
-/** Turns the worker's messages into promises; after a failure every promise, past or future, rejects with it. */
+/**
+ * Turns the worker's messages into promises; after a failure every promise, past or future, rejects with it.
+ */
 class Mailbox {
   readonly ready: Promise<Ready>;
   stats: BatchStats = { batches: 0, redrawnCrops: 0, silentCrops: 0, replacedUtterances: 0, cachedBytes: 0 };
@@ -74,18 +100,27 @@ class Mailbox {
         if (reply.type === 'scan') onScan?.(reply.done, reply.total);
         else if (reply.type === 'ready') resolve(reply);
         else if (reply.type === 'batch') this.#deliver(reply.batch, reply.stats);
-        else this.fail(reply.code ? new MGFError(reply.code, reply.message) : new Error(reply.message, { cause: reply.stack }));
+        else
+          this.fail(
+            reply.code
+              ? new MGFError(reply.code, reply.message)
+              : new Error(reply.message, { cause: reply.stack }),
+          );
       });
     });
     worker.on('error', (error) => this.fail(error));
-    worker.on('exit', (code) => this.fail(new MGFError('io', `The audio worker ended unexpectedly (exit code ${code}).`)));
+    worker.on('exit', (code) =>
+      this.fail(new MGFError('io', `The audio worker ended unexpectedly (exit code ${code}).`)),
+    );
   }
 
   take(): Promise<Batch> {
     const batch = this.#arrived.shift();
     if (batch) return Promise.resolve(batch);
     if (this.#failure) return Promise.reject(this.#failure);
-    return new Promise((resolve, reject) => { this.#waiting = { resolve, reject }; });
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
   }
 
   fail(error: Error): void {
@@ -108,8 +143,15 @@ class WorkerLoader implements Loader {
   #requested: number;
 
   constructor(
-    private readonly worker: Worker, private readonly mailbox: Mailbox, readonly shape: BatchShape, readonly report: ScanReport,
-    readonly stepsPerEpoch: number, private readonly origin: SamplerState, private readonly utterancesPerBatch: number, startStep: number, prefetch: number,
+    private readonly worker: Worker,
+    private readonly mailbox: Mailbox,
+    readonly shape: BatchShape,
+    readonly report: ScanReport,
+    readonly stepsPerEpoch: number,
+    private readonly origin: SamplerState,
+    private readonly utterancesPerBatch: number,
+    startStep: number,
+    prefetch: number,
   ) {
     this.#requested = startStep;
     for (let i = 0; i < Math.max(1, prefetch); i++) this.#request();
@@ -129,7 +171,12 @@ class WorkerLoader implements Loader {
 
   state(step: number): SamplerState {
     const epoch = Math.floor(step / this.stepsPerEpoch);
-    return { ...this.origin, step, epoch, position: (step - epoch * this.stepsPerEpoch) * this.utterancesPerBatch };
+    return {
+      ...this.origin,
+      step,
+      epoch,
+      position: (step - epoch * this.stepsPerEpoch) * this.utterancesPerBatch,
+    };
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,7 @@
-/** Lists of recordings: a folder, a file, a glob, a table with a header, a fairseq .tsv or a NeMo JSONL manifest (Node, Deno, Bun). */
+/**
+ * Lists of recordings: a folder, a file, a glob, a table with a header, a fairseq .tsv or a NeMo JSONL
+ * manifest (Node, Deno, Bun).
+ */
 import { readFile } from 'node:fs/promises';
 import { statSync } from 'node:fs';
 import { dirname, extname, isAbsolute, join, relative, resolve } from 'node:path';
@@ -49,23 +52,27 @@ function kind(path: string): 'file' | 'folder' | undefined {
   return stats?.isDirectory() ? 'folder' : stats?.isFile() ? 'file' : undefined;
 }
 
-const withoutEnding = (path: string) => path.slice(0, path.length - extname(path).length).replaceAll('\\', '/');
+const withoutEnding = (path: string) =>
+  path.slice(0, path.length - extname(path).length).replaceAll('\\', '/');
 /** By code unit, so that the order is the same on every machine. */
 const byName = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
-const isAudio = (path: string) => (AUDIO_EXTENSIONS as readonly string[]).includes(extname(path).slice(1).toLowerCase());
+const isAudio = (path: string) =>
+  (AUDIO_EXTENSIONS as readonly string[]).includes(extname(path).slice(1).toLowerCase());
 
 /**
  * Reads what the user names as data:
  * - a folder: every audio file below it, in order of name;
  * - an audio file, or a glob (`*`, `?`, `[]`, `{}`, `**`);
- * - TSV or CSV with a header: a `path`, `audio`, `file` or `audio_filepath` column; `offset` and `duration` in seconds, `duration_samples`
+ * - TSV or CSV with a header: a `path`, `audio`, `file` or `audio_filepath` column; `offset` and `duration`
+ *   in seconds, `duration_samples`
  *   (16 kHz), `speaker`, `text` or `transcript`, `id` are understood; all columns are kept;
  * - fairseq .tsv: the root folder on the first line, then `path<TAB>samples` (16 kHz);
  * - NeMo JSONL: `audio_filepath`, `offset`, `duration`, `text`, `speaker`.
  *
- * Relative paths are looked for in the manifest's folder, the two folders above it and `audio/` beside it. Rows without a path and
- * files that do not exist are in `skipped`.
- * @throws MGFError 'data', one sentence: nothing there, no audio files, no path column, a broken line, none of the files exists.
+ * Relative paths are looked for in the manifest's folder, the two folders above it and `audio/` beside it.
+ * Rows without a path and files that do not exist are in `skipped`.
+ * @throws MGFError 'data', one sentence: nothing there, no audio files, no path column, a broken line, none
+ * of the files exists.
  */
 export async function readManifest(spec: string): Promise<Manifest> {
   const path = resolve(spec);
@@ -73,30 +80,62 @@ export async function readManifest(spec: string): Promise<Manifest> {
   if (what === 'folder') return readFolder(spec, path);
   if (what === undefined) {
     if (/[*?[\]{}]/.test(spec)) return readGlob(spec);
-    throw new MGFError('data', `There is no file or folder "${spec}"; give a folder of audio files, a manifest (TSV, CSV, JSONL), an audio file or a glob.`);
+    throw new MGFError(
+      'data',
+      `There is no file or folder "${spec}"; give a folder of audio files, a manifest (TSV, CSV, ` +
+        'JSONL), an audio file or a glob.',
+    );
   }
-  if (isAudio(path)) return { items: [{ path, id: withoutEnding(relative(dirname(path), path)), columns: {} }], skipped: [] };
+  if (isAudio(path))
+    return { items: [{ path, id: withoutEnding(relative(dirname(path), path)), columns: {} }], skipped: [] };
   if (!TABLE_EXTENSIONS.includes(extname(path).toLowerCase())) {
-    throw new MGFError('data', `"${spec}" is neither an audio file (${ENDINGS}) nor a manifest (${TABLE_EXTENSIONS.join(', ')}).`);
+    throw new MGFError(
+      'data',
+      `"${spec}" is neither an audio file (${ENDINGS}) nor a manifest (${TABLE_EXTENSIONS.join(', ')}).`,
+    );
   }
   const content = (await readFile(path, 'utf8')).replace(/^\uFEFF/, '');
   if (content.trim() === '') throw new MGFError('data', `The manifest "${spec}" is empty.`);
   const lines = content.split(/\r?\n/);
   if (content.trimStart().startsWith('{')) return locate(spec, jsonRows(spec, lines), searchFolders(path));
-  if (!lines[0]!.includes('\t') && /^[^\t]+\t\d+\s*$/.test(lines[1] ?? '')) return readFairseq(spec, path, lines);
+  if (!lines[0]!.includes('\t') && /^[^\t]+\t\d+\s*$/.test(lines[1] ?? ''))
+    return readFairseq(spec, path, lines);
   return locate(spec, tableRows(spec, content, lines[0]!), searchFolders(path));
 }
 
 async function readFolder(spec: string, folder: string): Promise<Manifest> {
-  const found = await glob(`**/*.{${AUDIO_EXTENSIONS.join(',')}}`, { cwd: folder, caseSensitiveMatch: false, expandDirectories: false });
-  if (found.length === 0) throw new MGFError('data', `No audio files found in "${spec}" or the folders below it; files ending in ${ENDINGS} are looked for.`);
-  return { items: found.sort(byName).map((name) => ({ path: join(folder, name), id: withoutEnding(name), columns: {} })), skipped: [] };
+  const found = await glob(`**/*.{${AUDIO_EXTENSIONS.join(',')}}`, {
+    cwd: folder,
+    caseSensitiveMatch: false,
+    expandDirectories: false,
+  });
+  if (found.length === 0)
+    throw new MGFError(
+      'data',
+      `No audio files found in "${spec}" or the folders below it; files ending in ${ENDINGS} are looked for.`,
+    );
+  return {
+    items: found
+      .sort(byName)
+      .map((name) => ({ path: join(folder, name), id: withoutEnding(name), columns: {} })),
+    skipped: [],
+  };
 }
 
 async function readGlob(spec: string): Promise<Manifest> {
-  const found = (await glob(spec.replaceAll('\\', '/'), { absolute: true, expandDirectories: false })).filter(isAudio).sort(byName);
-  if (found.length === 0) throw new MGFError('data', `No audio files match "${spec}"; files ending in ${ENDINGS} are looked for.`);
-  return { items: found.map((path) => ({ path: resolve(path), id: withoutEnding(relative(process.cwd(), path)), columns: {} })), skipped: [] };
+  const found = (await glob(spec.replaceAll('\\', '/'), { absolute: true, expandDirectories: false }))
+    .filter(isAudio)
+    .sort(byName);
+  if (found.length === 0)
+    throw new MGFError('data', `No audio files match "${spec}"; files ending in ${ENDINGS} are looked for.`);
+  return {
+    items: found.map((path) => ({
+      path: resolve(path),
+      id: withoutEnding(relative(process.cwd(), path)),
+      columns: {},
+    })),
+    skipped: [],
+  };
 }
 
 /** A line of a manifest before its file is looked for. */
@@ -107,22 +146,46 @@ interface Row {
 }
 
 function tableRows(spec: string, content: string, header: string): Row[] {
-  const delimiter = header.includes('\t') || extname(spec).toLowerCase() === '.tsv' ? '\t' : header.includes(',') ? ',' : header.includes(';') ? ';' : ',';
+  const delimiter =
+    header.includes('\t') || extname(spec).toLowerCase() === '.tsv'
+      ? '\t'
+      : header.includes(',')
+        ? ','
+        : header.includes(';')
+          ? ';'
+          : ',';
   let records: { record: Record<string, string>; info: { lines: number } }[];
   try {
     records = parse(content, {
-      columns: (names: string[]) => names.map((name) => name.trim()), delimiter, info: true, skip_empty_lines: true, relax_column_count: true,
-      quote: delimiter === '\t' ? null : '"', // tabs need no quoting, and transcripts do contain quotation marks
+      columns: (names: string[]) => names.map((name) => name.trim()),
+      delimiter,
+      info: true,
+      skip_empty_lines: true,
+      relax_column_count: true,
+      // tabs need no quoting, and transcripts do contain quotation marks
+      quote: delimiter === '\t' ? null : '"',
     }) as unknown as typeof records;
   } catch (error) {
-    throw new MGFError('data', `Cannot read the manifest "${spec}": ${(error as Error).message}.`, { cause: error });
+    throw new MGFError('data', `Cannot read the manifest "${spec}": ${(error as Error).message}.`, {
+      cause: error,
+    });
   }
   const names = header.split(delimiter).map((name) => name.trim().replace(/^"(.*)"$/, '$1'));
-  const column = PATH_COLUMNS.map((wanted) => names.find((name) => name.toLowerCase() === wanted)).find((name) => name !== undefined);
+  const column = PATH_COLUMNS.map((wanted) => names.find((name) => name.toLowerCase() === wanted)).find(
+    (name) => name !== undefined,
+  );
   if (column === undefined) {
-    throw new MGFError('data', `The manifest "${spec}" has no column with audio paths (${PATH_COLUMNS.slice(0, 4).join(', ')}); its columns are ${names.join(', ')}.`);
+    throw new MGFError(
+      'data',
+      `The manifest "${spec}" has no column with audio paths (${PATH_COLUMNS.slice(0, 4).join(', ')}); ` +
+        `its columns are ${names.join(', ')}.`,
+    );
   }
-  return records.map(({ record, info }) => ({ line: info.lines, columns: record, audio: record[column] ?? '' }));
+  return records.map(({ record, info }) => ({
+    line: info.lines,
+    columns: record,
+    audio: record[column] ?? '',
+  }));
 }
 
 function jsonRows(spec: string, lines: string[]): Row[] {
@@ -132,14 +195,26 @@ function jsonRows(spec: string, lines: string[]): Row[] {
     try {
       value = JSON.parse(text);
     } catch (error) {
-      throw new MGFError('data', `Line ${i + 1} of "${spec}" is not valid JSON (${(error as Error).message}).`, { cause: error });
+      throw new MGFError(
+        'data',
+        `Line ${i + 1} of "${spec}" is not valid JSON (${(error as Error).message}).`,
+        { cause: error },
+      );
     }
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new MGFError('data', `Line ${i + 1} of "${spec}" is not a JSON object.`);
-    const columns = Object.fromEntries(Object.entries(value).filter(([, v]) => v !== null)
-      .map(([k, v]) => [k, typeof v === 'object' ? JSON.stringify(v) : String(v)]));
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw new MGFError('data', `Line ${i + 1} of "${spec}" is not a JSON object.`);
+    const columns = Object.fromEntries(
+      Object.entries(value)
+        .filter(([, v]) => v !== null)
+        .map(([k, v]) => [k, typeof v === 'object' ? JSON.stringify(v) : String(v)]),
+    );
     const audio = pick(columns, ['audio_filepath', ...PATH_COLUMNS]);
     if (audio === undefined) {
-      throw new MGFError('data', `Line ${i + 1} of "${spec}" has no audio_filepath (or path, audio, file); its keys are ${Object.keys(columns).join(', ')}.`);
+      throw new MGFError(
+        'data',
+        `Line ${i + 1} of "${spec}" has no audio_filepath (or path, audio, file); its keys are ` +
+          `${Object.keys(columns).join(', ')}.`,
+      );
     }
     return [{ line: i + 1, columns, audio }];
   });
@@ -153,7 +228,10 @@ function readFairseq(spec: string, path: string, lines: string[]): Manifest {
     return [{ line: i + 2, columns: { path: audio, duration_samples: samples.trim() }, audio }];
   });
   const folders = searchFolders(path);
-  return locate(spec, rows, [...(isAbsolute(root) ? [root] : folders.map((folder) => join(folder, root))), ...folders]);
+  return locate(spec, rows, [
+    ...(isAbsolute(root) ? [root] : folders.map((folder) => join(folder, root))),
+    ...folders,
+  ]);
 }
 
 function searchFolders(manifest: string): string[] {
@@ -163,7 +241,8 @@ function searchFolders(manifest: string): string[] {
 
 function pick(columns: Record<string, string>, names: readonly string[]): string | undefined {
   for (const name of names) {
-    const value = columns[name] ?? columns[Object.keys(columns).find((key) => key.toLowerCase() === name) ?? ''];
+    const value =
+      columns[name] ?? columns[Object.keys(columns).find((key) => key.toLowerCase() === name) ?? ''];
     if (value !== undefined && value !== '') return value;
   }
   return undefined;
@@ -175,9 +254,13 @@ function numeric(columns: Record<string, string>, name: string): number | undefi
   return value === undefined ? undefined : Number(value);
 }
 
-/** Finds the rows' files. The folder of the first hit is tried first for the others, so that one manifest means one root wherever possible. */
+/**
+ * Finds the rows' files. The folder of the first hit is tried first for the others, so that one manifest
+ * means one root wherever possible.
+ */
 function locate(spec: string, rows: Row[], folders: string[]): Manifest {
-  const items: Utterance[] = [], skipped: Skipped[] = [];
+  const items: Utterance[] = [];
+  const skipped: Skipped[] = [];
   let preferred: string[] = [];
   for (const { line, columns, audio } of rows) {
     if (audio === '') {
@@ -191,23 +274,36 @@ function locate(spec: string, rows: Row[], folders: string[]): Manifest {
       continue;
     }
     if (preferred.length === 0 && folder !== '') preferred = [folder];
-    const [offset, duration, samples] = ['offset', 'duration', 'duration_samples'].map((name) => numeric(columns, name));
+    const [offset, duration, samples] = ['offset', 'duration', 'duration_samples'].map((name) =>
+      numeric(columns, name),
+    );
     if (!((offset ?? 0) >= 0) || !((duration ?? 1) > 0) || !((samples ?? 1) > 0)) {
       skipped.push({ path: audio, reason: `line ${line} has an impossible offset or duration` });
       continue;
     }
     const known = samples ?? (duration !== undefined ? Math.round(duration * SAMPLE_RATE) : undefined);
-    const speaker = pick(columns, SPEAKER_COLUMNS), text = pick(columns, TEXT_COLUMNS);
+    const speaker = pick(columns, SPEAKER_COLUMNS);
+    const text = pick(columns, TEXT_COLUMNS);
     items.push({
-      path: resolve(folder, audio), id: pick(columns, ['id']) ?? withoutEnding(audio) + (offset === undefined ? '' : `#${offset}`), columns,
-      ...(offset !== undefined && { offset }), ...(duration !== undefined && { duration }), ...(known !== undefined && { samples: known }),
-      ...(speaker !== undefined && { speaker }), ...(text !== undefined && { text }),
+      path: resolve(folder, audio),
+      id: pick(columns, ['id']) ?? withoutEnding(audio) + (offset === undefined ? '' : `#${offset}`),
+      columns,
+      ...(offset !== undefined && { offset }),
+      ...(duration !== undefined && { duration }),
+      ...(known !== undefined && { samples: known }),
+      ...(speaker !== undefined && { speaker }),
+      ...(text !== undefined && { text }),
     });
   }
   if (items.length === 0) {
     const first = rows.find((row) => row.audio !== '')?.audio;
-    const why = first === undefined ? 'names no audio file' : skipped.every(({ reason }) => reason === 'no such file')
-      ? `lists ${rows.length} files, none of which exists; "${first}" was looked for in ${folders.join(', ')}` : `has no usable line: ${skipped[0]!.path}: ${skipped[0]!.reason}`;
+    const why =
+      first === undefined
+        ? 'names no audio file'
+        : skipped.every(({ reason }) => reason === 'no such file')
+          ? `lists ${rows.length} files, none of which exists; "${first}" was looked for in ` +
+            `${folders.join(', ')}`
+          : `has no usable line: ${skipped[0]!.path}: ${skipped[0]!.reason}`;
     throw new MGFError('data', `The manifest "${spec}" ${why}.`);
   }
   return { items, skipped };

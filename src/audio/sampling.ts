@@ -1,9 +1,10 @@
 /**
- * What a training step draws from its clips: crops, span masks, negatives. Pure functions of their arguments; safe in a browser.
+ * What a training step draws from its clips: crops, span masks, negatives. Pure functions of their arguments;
+ * safe in a browser.
  */
 import { MGFError } from '../errors.ts';
-import { permutation } from './random.ts';
-import type { RandomStream } from './random.ts';
+import { permutation } from '../random/stream.ts';
+import type { RandomStream } from '../random/stream.ts';
 
 /** Samples per second of everything inside the engine. */
 export const SAMPLE_RATE = 16000;
@@ -18,17 +19,24 @@ const KERNELS = [10, 3, 3, 3, 3, 2, 2] as const;
 const STRIDES = [5, 2, 2, 2, 2, 2, 2] as const;
 
 /**
- * Frames of the convolutional encoder for a clip of `samples` at 16 kHz: 16000 -> 49, 32000 -> 99, 160000 -> 499.
- * Throws MGFError 'audio' under 400 samples.
+ * Frames of the convolutional encoder for a clip of `samples` at 16 kHz: 16000 -> 49, 32000 -> 99, 160000 ->
+ * 499. Throws MGFError 'audio' under 400 samples.
  */
 export function frameCount(samples: number): number {
   if (!(samples >= RECEPTIVE_FIELD)) {
-    throw new MGFError('audio', `A clip of ${samples} samples is too short: one frame needs ${RECEPTIVE_FIELD} samples (25 ms at 16 kHz).`);
+    throw new MGFError(
+      'audio',
+      `A clip of ${samples} samples is too short: one frame needs ${RECEPTIVE_FIELD} samples (25 ms at ` +
+        '16 kHz).',
+    );
   }
   return KERNELS.reduce((n, kernel, i) => Math.floor((n - kernel) / STRIDES[i]!) + 1, samples);
 }
 
-/** Span masking [wav2vec 2.0]: about `probability * T / length` spans of `length` frames; overlaps leave about half the frames masked for 0.65 and 10. */
+/**
+ * Span masking [wav2vec 2.0]: about `probability * T / length` spans of `length` frames; overlaps leave about
+ * half the frames masked for 0.65 and 10.
+ */
 export interface MaskConfig {
   /** Sum of span lengths over frames, before overlaps are merged. */
   probability: number;
@@ -41,13 +49,21 @@ export interface MaskConfig {
 export const DEFAULT_MASK: MaskConfig = { probability: 0.65, length: 10, minMasks: 2 };
 
 /**
- * Mask of one row: [T], 1 = masked. Spans lie within the `realFrames` first frames and never cover all of them;
- * a row of fewer than 2 real frames is left unmasked.
+ * Mask of one row: [T], 1 = masked. Spans lie within the `realFrames` first frames and never cover all of
+ * them; a row of fewer than 2 real frames is left unmasked.
  */
-export function spanMask(T: number, realFrames: number, config: MaskConfig, random: RandomStream): Uint8Array {
+export function spanMask(
+  T: number,
+  realFrames: number,
+  config: MaskConfig,
+  random: RandomStream,
+): Uint8Array {
   const mask = new Uint8Array(T);
   const n = realFrames;
-  const spans = Math.max(Math.floor((config.probability * n) / config.length + random.uniform()), config.minMasks);
+  const spans = Math.max(
+    Math.floor((config.probability * n) / config.length + random.uniform()),
+    config.minMasks,
+  );
   if (n < 2) return mask;
   const length = Math.min(config.length, Math.max(1, Math.floor(n / 4)));
   const pool = n - length; // the last start is pool - 1: frame n - 1 always stays visible
@@ -60,7 +76,10 @@ export function anchorCapacity(R: number, T: number, config: MaskConfig = DEFAUL
   if (T < 2) return 0;
   const length = Math.min(config.length, Math.max(1, Math.floor(T / 4)));
   // The largest draw is 1 - 2^-24; the same expression as in spanMask, so that rounding cannot exceed it.
-  const spans = Math.max(Math.floor((config.probability * T) / config.length + (1 - 2 ** -24)), config.minMasks);
+  const spans = Math.max(
+    Math.floor((config.probability * T) / config.length + (1 - 2 ** -24)),
+    config.minMasks,
+  );
   return R * Math.min(Math.min(spans, T - length) * length, T - 1);
 }
 
@@ -73,13 +92,16 @@ export interface Negatives {
 }
 
 /**
- * Negatives for the contrastive loss: uniform over the *other* masked frames of the same row, never the anchor itself.
- * `rows` are masks of equal length T. A row with a single masked frame has no negatives and gives no anchor.
+ * Negatives for the contrastive loss: uniform over the *other* masked frames of the same row, never the
+ * anchor itself. `rows` are masks of equal length T. A row with a single masked frame has no negatives and
+ * gives no anchor.
  */
 export function negativeIndices(rows: readonly Uint8Array[], K: number, random: RandomStream): Negatives {
   const perRow = rows.map((mask, row) => {
     const frames: number[] = [];
-    mask.forEach((masked, t) => { if (masked) frames.push(row * mask.length + t); });
+    mask.forEach((masked, t) => {
+      if (masked) frames.push(row * mask.length + t);
+    });
     return frames.length > 1 ? frames : [];
   });
   const anchor = Int32Array.from(perRow.flat());
@@ -96,7 +118,10 @@ export function negativeIndices(rows: readonly Uint8Array[], K: number, random: 
   return { anchor, negatives };
 }
 
-/** Anchors in a list of fixed length: the first `count` carry weight 1, the unused rest weight 0 and indices of frames that exist. */
+/**
+ * Anchors in a list of fixed length: the first `count` carry weight 1, the unused rest weight 0 and indices
+ * of frames that exist.
+ */
 export interface FixedNegatives {
   /** [capacity] */
   anchor: Int32Array;
@@ -107,11 +132,23 @@ export interface FixedNegatives {
   count: number;
 }
 
-/** `negativeIndices` padded to `capacity` anchors, because the shapes of a compiled step never change. Throws if more are needed. */
-export function fixedNegatives(rows: readonly Uint8Array[], K: number, capacity: number, random: RandomStream): FixedNegatives {
+/**
+ * `negativeIndices` padded to `capacity` anchors, because the shapes of a compiled step never change. Throws
+ * if more are needed.
+ */
+export function fixedNegatives(
+  rows: readonly Uint8Array[],
+  K: number,
+  capacity: number,
+  random: RandomStream,
+): FixedNegatives {
   const drawn = negativeIndices(rows, K, random);
   const count = drawn.anchor.length;
-  if (count > capacity) throw new MGFError('shape', `${count} masked frames do not fit the ${capacity} anchors of a step; raise the capacity.`);
+  if (count > capacity)
+    throw new MGFError(
+      'shape',
+      `${count} masked frames do not fit the ${capacity} anchors of a step; raise the capacity.`,
+    );
   // A filler compares two different real frames: its loss is finite, so weight 0 removes it.
   const anchor = new Int32Array(capacity).fill(drawn.anchor[0] ?? 0);
   const negatives = new Int32Array(capacity * K).fill(drawn.anchor[1] ?? 0);
@@ -134,7 +171,10 @@ export function isSilent(x: Float32Array): boolean {
   return x.length === 0 || Math.sqrt(moments(x).variance) < SILENCE_STD;
 }
 
-/** (x - mean) / sqrt(variance + 1e-7), moments in two passes in double precision. Writes to `out`, by default a new array. */
+/**
+ * (x - mean) / sqrt(variance + 1e-7), moments in two passes in double precision. Writes to `out`, by default
+ * a new array.
+ */
 export function normaliseCrop(x: Float32Array, out = new Float32Array(x.length)): Float32Array {
   const { mean, variance } = moments(x);
   const scale = 1 / Math.sqrt(variance + 1e-7);
@@ -143,14 +183,20 @@ export function normaliseCrop(x: Float32Array, out = new Float32Array(x.length))
 }
 
 /**
- * First samples of two crops of `crop` samples each in a clip of `samples` >= crop. Disjoint at random places if the clip holds both;
- * otherwise as far apart as possible (its start and its end). With `retry` such an overlapping pair is drawn at random instead,
- * so that a silent end can be avoided.
+ * First samples of two crops of `crop` samples each in a clip of `samples` >= crop. Disjoint at random places
+ * if the clip holds both; otherwise as far apart as possible (its start and its end). With `retry` such an
+ * overlapping pair is drawn at random instead, so that a silent end can be avoided.
  */
-export function cropStarts(samples: number, crop: number, random: RandomStream, retry = false): [number, number] {
+export function cropStarts(
+  samples: number,
+  crop: number,
+  random: RandomStream,
+  retry = false,
+): [number, number] {
   const slack = samples - 2 * crop;
   if (slack >= 0) {
-    const a = random.below(slack + 1), b = random.below(slack + 1);
+    const a = random.below(slack + 1);
+    const b = random.below(slack + 1);
     return [Math.min(a, b), Math.max(a, b) + crop];
   }
   const last = samples - crop;
@@ -158,8 +204,9 @@ export function cropStarts(samples: number, crop: number, random: RandomStream, 
 }
 
 /**
- * Groups clips into batches of similar length for padded inference: a batch's length times its size stays within `maxSeconds`
- * (a clip longer than that is alone). `lengths` in seconds; returns indices, shortest batch first.
+ * Groups clips into batches of similar length for padded inference: a batch's length times its size stays
+ * within `maxSeconds` (a clip longer than that is alone). `lengths` in seconds; returns indices, shortest
+ * batch first.
  */
 export function batchesBySeconds(lengths: readonly number[], maxSeconds: number): number[][] {
   const order = lengths.map((_, i) => i).sort((a, b) => lengths[a]! - lengths[b]! || a - b);
@@ -177,17 +224,19 @@ export function batchesBySeconds(lengths: readonly number[], maxSeconds: number)
 }
 
 /**
- * Cuts lengths, ascending, into at most `most` runs that are padded to the longest of their own, so that all together are as short as can be: one long
- * recording does not lengthen a sixth of the others. Returns the end of each run, the last of which is `lengths.length`; a dynamic programme over the
- * distinct lengths.
+ * Cuts lengths, ascending, into at most `most` runs that are padded to the longest of their own, so that all
+ * together are as short as can be: one long recording does not lengthen a sixth of the others. Returns the
+ * end of each run, the last of which is `lengths.length`; a dynamic programme over the distinct lengths.
  */
 export function lengthBuckets(lengths: readonly number[], most: number): number[] {
   const ends = lengths.flatMap((length, i) => (length === lengths[i + 1] ? [] : [i + 1]));
-  // least[e]: padded length of all up to the e-th end in the buckets so far; cuts[b][e]: where the last of b + 1 buckets begins.
+  // least[e]: padded length of all up to the e-th end in the buckets so far; cuts[b][e]: where the last of b
+  // + 1 buckets begins.
   let least = ends.map((end) => end * lengths[end - 1]!);
   const cuts: number[][] = [];
   for (let bucket = 1; bucket < Math.min(most, ends.length); bucket++) {
-    const cut = ends.map(() => -1), next = ends.map((end, e) => {
+    const cut = ends.map(() => -1);
+    const next = ends.map((end, e) => {
       let total = least[e]!;
       for (let c = 0; c < e; c++) {
         const padded = least[c]! + (end - ends[c]!) * lengths[end - 1]!;

@@ -1,12 +1,21 @@
 /**
- * Training batches as a pure function of (items, options, step): order, crops, masks and negatives come from counter-based random streams,
- * so a run resumed at step N sees what it would have seen. Runs in whatever thread calls it; `createLoader` puts it in a worker.
+ * Training batches as a pure function of (items, options, step): order, crops, masks and negatives come from
+ * counter-based random streams, so a run resumed at step N sees what it would have seen. Runs in whatever
+ * thread calls it; `createLoader` puts it in a worker.
  */
 import { MGFError } from '../errors.ts';
 import { ClipStore, describeSkipped } from './clips.ts';
-import { permutation, randomStream } from './random.ts';
+import { permutation, randomStream } from '../random/stream.ts';
 import {
-  anchorCapacity, cropStarts, DEFAULT_MASK, fixedNegatives, frameCount, isSilent, normaliseCrop, SAMPLE_RATE, spanMask,
+  anchorCapacity,
+  cropStarts,
+  DEFAULT_MASK,
+  fixedNegatives,
+  frameCount,
+  isSilent,
+  normaliseCrop,
+  SAMPLE_RATE,
+  spanMask,
 } from './sampling.ts';
 import type { Clip, ScanReport } from './clips.ts';
 import type { Utterance } from './manifest.ts';
@@ -75,7 +84,10 @@ export interface BatchStats {
   cachedBytes: number;
 }
 
-/** Where a step stands in the data; goes into a checkpoint, so that a resumed run can tell whether it reads the same data. */
+/**
+ * Where a step stands in the data; goes into a checkpoint, so that a resumed run can tell whether it reads
+ * the same data.
+ */
 export interface SamplerState {
   seed: number;
   step: number;
@@ -88,21 +100,35 @@ export interface SamplerState {
 }
 
 /** What a stream is for: its last counter. */
-const ORDER = 1, CROP = 2, MASK = 3, NEGATIVES = 4, REPLACEMENT = 5;
+const ORDER = 1;
+const CROP = 2;
+const MASK = 3;
+const NEGATIVES = 4;
+const REPLACEMENT = 5;
 const CROP_DRAWS = 10;
 
 function digest(items: readonly Utterance[]): string {
   let hash = 0x811c9dc5;
   for (const { id } of items) {
-    for (let i = 0; i <= id.length; i++) hash = Math.imul(hash ^ (i < id.length ? id.charCodeAt(i) : 10), 0x01000193);
+    for (let i = 0; i <= id.length; i++)
+      hash = Math.imul(hash ^ (i < id.length ? id.charCodeAt(i) : 10), 0x01000193);
   }
   return (hash >>> 0).toString(16).padStart(8, '0');
 }
 
-/** Batches from recordings, each a function of the recordings, the seed and the step alone. It decodes in the thread that calls it; `createLoader` does so in another. */
+/**
+ * Batches from recordings, each a function of the recordings, the seed and the step alone. It decodes in the
+ * thread that calls it; `createLoader` does so in another.
+ */
 export class BatchSource {
   readonly shape: BatchShape;
-  readonly stats: BatchStats = { batches: 0, redrawnCrops: 0, silentCrops: 0, replacedUtterances: 0, cachedBytes: 0 };
+  readonly stats: BatchStats = {
+    batches: 0,
+    redrawnCrops: 0,
+    silentCrops: 0,
+    replacedUtterances: 0,
+    cachedBytes: 0,
+  };
   readonly digest: string;
   readonly #store: ClipStore;
   readonly #options: BatchOptions;
@@ -120,25 +146,49 @@ export class BatchSource {
   /** The sizes that options lead to. Throws MGFError 'config' for impossible ones. */
   static shapeOf(options: Omit<BatchOptions, 'items'>): BatchShape {
     const { utterancesPerBatch: B, negatives: K, cropSeconds, seed } = options;
-    if (!Number.isInteger(B) || B < 1) throw new MGFError('config', `The utterances per batch must be a whole number from 1 up, not ${B}.`);
-    if (!Number.isInteger(K) || K < 1) throw new MGFError('config', `The number of negatives must be a whole number from 1 up, not ${K}.`);
-    if (!Number.isSafeInteger(seed) || seed < 0) throw new MGFError('config', `The seed must be a whole number from 0 to 2^53 - 1, not ${seed}.`);
+    if (!Number.isInteger(B) || B < 1)
+      throw new MGFError('config', `The utterances per batch must be a whole number from 1 up, not ${B}.`);
+    if (!Number.isInteger(K) || K < 1)
+      throw new MGFError('config', `The number of negatives must be a whole number from 1 up, not ${K}.`);
+    if (!Number.isSafeInteger(seed) || seed < 0)
+      throw new MGFError('config', `The seed must be a whole number from 0 to 2^53 - 1, not ${seed}.`);
     const L = Math.round(cropSeconds * SAMPLE_RATE);
-    if (!(L >= 1040)) throw new MGFError('config', `A crop of ${cropSeconds} s is too short to mask frames in; it needs 0.065 s (3 frames) or more.`);
+    if (!(L >= 1040))
+      throw new MGFError(
+        'config',
+        `A crop of ${cropSeconds} s is too short to mask frames in; it needs 0.065 s (3 frames) or more.`,
+      );
     const T = frameCount(L);
     return { R: 2 * B, L, T, K, capacity: anchorCapacity(2 * B, T, options.mask ?? DEFAULT_MASK) };
   }
 
   /** Scans the clips. Throws MGFError 'data' if fewer are usable than a batch needs (at least two). */
-  static async open(options: BatchOptions, onScan?: (done: number, total: number) => void): Promise<BatchSource> {
+  static async open(
+    options: BatchOptions,
+    onScan?: (done: number, total: number) => void,
+  ): Promise<BatchSource> {
     const shape = BatchSource.shapeOf(options);
-    const store = await ClipStore.open({ items: options.items, minSamples: shape.L, cacheBytes: options.cacheBytes }, onScan);
-    const usable = store.clips.length, needed = Math.max(2, options.utterancesPerBatch);
+    const store = await ClipStore.open(
+      { items: options.items, minSamples: shape.L, cacheBytes: options.cacheBytes },
+      onScan,
+    );
+    const usable = store.clips.length;
+    const needed = Math.max(2, options.utterancesPerBatch);
     if (usable < needed) {
-      const why = describeSkipped(store.report.skipped, options.cropSeconds), first = store.report.skipped[0]?.reason;
+      const why = describeSkipped(store.report.skipped, options.cropSeconds);
+      const first = store.report.skipped[0]?.reason;
       store.free();
-      const count = usable === 0 ? 'No usable clip remains' : usable === 1 ? 'Only 1 usable clip remains' : `Only ${usable} usable clips remain`;
-      throw new MGFError('data', `${count} of ${options.items.length}, but a batch needs ${needed} different ones${why && ` (${why}; for example: ${first!.replace(/\.$/, '')})`}.`);
+      const count =
+        usable === 0
+          ? 'No usable clip remains'
+          : usable === 1
+            ? 'Only 1 usable clip remains'
+            : `Only ${usable} usable clips remain`;
+      throw new MGFError(
+        'data',
+        `${count} of ${options.items.length}, but a batch needs ${needed} different ` +
+          `ones${why && ` (${why}; for example: ${first!.replace(/\.$/, '')})`}.`,
+      );
     }
     return new BatchSource(options, shape, store);
   }
@@ -157,25 +207,51 @@ export class BatchSource {
   state(step: number): SamplerState {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const position = (step - epoch * this.stepsPerEpoch) * this.#options.utterancesPerBatch;
-    return { seed: this.#options.seed, step, epoch, position, clips: this.#store.clips.length, digest: this.digest };
+    return {
+      seed: this.#options.seed,
+      step,
+      epoch,
+      position,
+      clips: this.#store.clips.length,
+      digest: this.digest,
+    };
   }
 
   /** The batch of a step; the same one whenever and wherever it is asked for. One call at a time. */
   async batch(step: number): Promise<Batch> {
-    const { R, L, T, K, capacity } = this.shape, { seed, utterancesPerBatch: B } = this.#options;
+    const { R, L, T, K, capacity } = this.shape;
+    const { seed, utterancesPerBatch: B } = this.#options;
     const chosen = await this.#choose(step);
-    const wave = new Float32Array(R * L), mask = new Int32Array(R * T), rows: Uint8Array[] = [];
+    const wave = new Float32Array(R * L);
+    const mask = new Int32Array(R * T);
+    const rows: Uint8Array[] = [];
     chosen.forEach(({ clip }, b) => {
-      this.#crops(clip, step, b).forEach((crop, i) => normaliseCrop(crop, wave.subarray((i * B + b) * L, (i * B + b + 1) * L)));
+      this.#crops(clip, step, b).forEach((crop, i) =>
+        normaliseCrop(crop, wave.subarray((i * B + b) * L, (i * B + b + 1) * L)),
+      );
     });
     for (let row = 0; row < R; row++) {
       rows.push(spanMask(T, T, this.#mask, randomStream(seed, step, row, MASK)));
       mask.set(rows[row]!, row * T);
     }
-    const { anchor, negatives, weight, count } = fixedNegatives(rows, K, capacity, randomStream(seed, step, 0, NEGATIVES));
+    const { anchor, negatives, weight, count } = fixedNegatives(
+      rows,
+      K,
+      capacity,
+      randomStream(seed, step, 0, NEGATIVES),
+    );
     this.stats.batches++;
     this.stats.cachedBytes = this.#store.cachedBytes;
-    return { step, wave, mask, anchor, negatives, anchorWeight: weight, maskedFrames: count, utterances: chosen.map(({ item }) => item.id) };
+    return {
+      step,
+      wave,
+      mask,
+      anchor,
+      negatives,
+      anchorWeight: weight,
+      maskedFrames: count,
+      utterances: chosen.map(({ item }) => item.id),
+    };
   }
 
   /** Lets go of the decoded audio. */
@@ -186,19 +262,28 @@ export class BatchSource {
   #orderOf(epoch: number): Uint32Array {
     if (this.#order?.epoch !== epoch) {
       const n = this.#store.clips.length;
-      const clips = this.#options.epochShuffle === false ? Uint32Array.from({ length: n }, (_, i) => i) : permutation(n, randomStream(this.#options.seed, epoch, 0, ORDER));
+      const clips =
+        this.#options.epochShuffle === false
+          ? Uint32Array.from({ length: n }, (_, i) => i)
+          : permutation(n, randomStream(this.#options.seed, epoch, 0, ORDER));
       this.#order = { epoch, clips };
     }
     return this.#order.clips;
   }
 
-  /** The step's clips with their samples; a clip that cannot be read (any more) is replaced by one drawn at random, again from (seed, step). */
+  /**
+   * The step's clips with their samples; a clip that cannot be read (any more) is replaced by one drawn at
+   * random, again from (seed, step).
+   */
   async #choose(step: number): Promise<{ item: Utterance; clip: Clip }[]> {
-    const { clips } = this.#store, { epoch, position } = this.state(step), B = this.#options.utterancesPerBatch;
+    const { clips } = this.#store;
+    const { epoch, position } = this.state(step);
+    const B = this.#options.utterancesPerBatch;
     const wanted = [...this.#orderOf(epoch).subarray(position, position + B)];
     const taken = new Set(wanted);
     const chosen: { item: Utterance; clip: Clip }[] = [];
-    let spares: Uint32Array | undefined, spare = 0;
+    let spares: Uint32Array | undefined;
+    let spare = 0;
     for (let index of wanted) {
       for (;;) {
         const item = clips[index]!;
@@ -207,8 +292,15 @@ export class BatchSource {
           break;
         } catch (error) {
           if (!(error instanceof MGFError)) throw error;
-          spares ??= permutation(clips.length, randomStream(this.#options.seed, step, 0, REPLACEMENT)).filter((i) => !taken.has(i));
-          if (spare >= spares.length) throw new MGFError('data', `Step ${step} cannot be filled with ${B} readable clips; the last failure: ${error.message}`, { cause: error });
+          spares ??= permutation(clips.length, randomStream(this.#options.seed, step, 0, REPLACEMENT)).filter(
+            (i) => !taken.has(i),
+          );
+          if (spare >= spares.length)
+            throw new MGFError(
+              'data',
+              `Step ${step} cannot be filled with ${B} readable clips; the last failure: ${error.message}`,
+              { cause: error },
+            );
           index = spares[spare++]!;
           this.stats.replacedUtterances++;
         }
@@ -222,7 +314,9 @@ export class BatchSource {
     const { L } = this.shape;
     const random = randomStream(this.#options.seed, step, b, CROP);
     for (let draw = 0; ; draw++) {
-      const crops = cropStarts(clip.samples, L, random, draw > 0).map((start) => clip.slice(start, start + L));
+      const crops = cropStarts(clip.samples, L, random, draw > 0).map((start) =>
+        clip.slice(start, start + L),
+      );
       const silent = crops.filter(isSilent).length;
       if (silent === 0) return crops;
       if (draw === CROP_DRAWS) {
@@ -236,5 +330,7 @@ export class BatchSource {
 
 /** The buffers of a batch, to hand over to another thread without a copy. */
 export function batchBuffers(batch: Batch): ArrayBuffer[] {
-  return [batch.wave, batch.mask, batch.anchor, batch.negatives, batch.anchorWeight].map((array) => array.buffer as ArrayBuffer);
+  return [batch.wave, batch.mask, batch.anchor, batch.negatives, batch.anchorWeight].map(
+    (array) => array.buffer as ArrayBuffer,
+  );
 }

@@ -1,4 +1,7 @@
-/** Worker thread of `createLoader`: scans the clips, then answers with one batch per requested step, in order. Built as dist/audio-worker.js. */
+/**
+ * Worker thread of `createLoader`: scans the clips, then answers with one batch per requested step, in order.
+ * Built as dist/audio-worker.js.
+ */
 import { parentPort, workerData } from 'node:worker_threads';
 import { MGFError } from '../errors.ts';
 import { batchBuffers, BatchSource } from './source.ts';
@@ -7,7 +10,9 @@ import type { ScanReport } from './clips.ts';
 import type { Batch, BatchOptions, BatchStats, SamplerState } from './source.ts';
 
 /** From the loader: make the batch of this step. */
-export interface WorkerRequest { step: number }
+export interface WorkerRequest {
+  step: number;
+}
 
 export type WorkerReply =
   | { type: 'scan'; done: number; total: number }
@@ -15,7 +20,10 @@ export type WorkerReply =
   | { type: 'batch'; batch: Batch; stats: BatchStats }
   | { type: 'error'; code: ErrorCode | undefined; message: string; stack: string | undefined };
 
-/** Scan messages are sent this often, in ms; a message for each of a million clips would cost more than it tells. */
+/**
+ * Scan messages are sent this often, in ms; a message for each of a million clips would cost more than it
+ * tells.
+ */
 const SCAN_INTERVAL = 100;
 
 async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
@@ -25,7 +33,8 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
     send({ type: 'error', code: error instanceof MGFError ? error.code : undefined, message, stack });
   };
   const queue: number[] = [];
-  let source: BatchSource | undefined, busy = false;
+  let source: BatchSource | undefined;
+  let busy = false;
   const work = async () => {
     if (busy || !source) return;
     busy = true;
@@ -51,7 +60,12 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
       last = now;
       send({ type: 'scan', done, total });
     });
-    send({ type: 'ready', report: source.report, stepsPerEpoch: source.stepsPerEpoch, origin: source.state(0) });
+    send({
+      type: 'ready',
+      report: source.report,
+      stepsPerEpoch: source.stepsPerEpoch,
+      origin: source.state(0),
+    });
     await work();
   } catch (error) {
     fail(error);

@@ -10,15 +10,26 @@ import { readManifest } from '../audio/manifest.ts';
 import { batchesBySeconds, HOP, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { Encoder, featureLayer } from '../mgf/encoder.ts';
-import { writeFileAtomically } from '../train/checkpoint.ts';
-import { writeNpy } from '../train/npy.ts';
-import { safetensorsParts } from '../train/safetensors.ts';
-import { adapterOption, ioError, jsonOption, listSkipped, plural, positive, precisionOption, print, say, withGpu } from './common.ts';
+import { writeFileAtomically } from '../pretrain/checkpoint.ts';
+import { writeNpy } from '../io/npy.ts';
+import { safetensorsParts } from '../io/safetensors.ts';
+import {
+  adapterOption,
+  ioError,
+  jsonOption,
+  listSkipped,
+  plural,
+  positive,
+  precisionOption,
+  print,
+  say,
+  withGpu,
+} from './common.ts';
 import { checkpointOption, loadEncoderWeights } from './weights.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
-import type { TensorToStore } from '../train/safetensors.ts';
+import type { TensorToStore } from '../io/safetensors.ts';
 
 interface Options {
   checkpoint: string;
@@ -34,22 +45,47 @@ interface Options {
 const FORMATS = ['.npy', '.safetensors', '.jsonl'] as const;
 
 export function embedCommand(): Command {
-  return new Command('embed').summary('turn recordings into features with a trained model')
-    .description('Writes hidden states of recordings: one vector each 20 ms, or with --pool mean one per recording. Frame t covers the samples '
-      + '[320 t, 320 t + 400) of the recording at 16 kHz.')
+  return new Command('embed')
+    .summary('turn recordings into features with a trained model')
+    .description(
+      'Writes hidden states of recordings: one vector each 20 ms, or with --pool mean one per ' +
+        'recording. Frame t covers the samples ' +
+        '[320 t, 320 t + 400) of the recording at 16 kHz.',
+    )
     .argument('<files...>', 'audio files, folders, globs, or manifests (TSV, CSV, JSONL)')
     .addOption(checkpointOption())
-    .option('--layer <n>', 'hidden state: 0 is the input of the first layer, the number of layers the output of the last, or all (default: the one three quarters up)')
-    .addOption(new Option('--pool <how>', 'none: a vector per frame; mean: one per recording').choices(['none', 'mean']).default('none'))
-    .option('--out <file>', 'f.npy (one recording, or one row per recording when pooled), f.safetensors or f.jsonl (default: the name of the one recording with .npy, else features.safetensors, here)')
-    .addOption(new Option('--batch-seconds <s>', 'audio in a batch: more is faster, and needs more memory').argParser(positive).default(30))
-    .addOption(precisionOption()).addOption(adapterOption()).addOption(jsonOption())
-    .addHelpText('after', `
+    .option(
+      '--layer <n>',
+      'hidden state: 0 is the input of the first layer, the number of layers the output of the last, ' +
+        'or all (default: the one three quarters up)',
+    )
+    .addOption(
+      new Option('--pool <how>', 'none: a vector per frame; mean: one per recording')
+        .choices(['none', 'mean'])
+        .default('none'),
+    )
+    .option(
+      '--out <file>',
+      'f.npy (one recording, or one row per recording when pooled), f.safetensors or f.jsonl (default: ' +
+        'the name of the one recording with .npy, else features.safetensors, here)',
+    )
+    .addOption(
+      new Option('--batch-seconds <s>', 'audio in a batch: more is faster, and needs more memory')
+        .argParser(positive)
+        .default(30),
+    )
+    .addOption(precisionOption())
+    .addOption(adapterOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      `
 Examples:
   mgf embed speech.wav                                                  (writes speech.npy)
   mgf embed recordings/ --checkpoint runs/first --pool mean --out voices.npy
   mgf embed list.tsv --checkpoint runs/first/best.safetensors --layer all --out features.safetensors
-  mgf embed speech.flac --checkpoint runs/first --out speech.jsonl      (a line per frame, with its times in seconds)`)
+  mgf embed speech.flac --checkpoint runs/first --out speech.jsonl      (a line per frame, with its times in seconds)`,
+    )
     .action((files: string[], options: Options) => runEmbed(files, options));
 }
 
@@ -60,7 +96,11 @@ function chosenLayers(text: string | undefined, config: MGFConfig): number[] {
   if (text === 'all') return Array.from({ length: layers + 1 }, (_, i) => i);
   const layer = Number(text);
   if (text.trim() === '' || !Number.isInteger(layer) || layer < 0 || layer > layers) {
-    throw new MGFError('usage', `--layer is ${JSON.stringify(text)}, but this model has the hidden states 0 to ${layers}; give one of them, or all.`);
+    throw new MGFError(
+      'usage',
+      `--layer is ${JSON.stringify(text)}, but this model has the hidden states 0 to ${layers}; give ` +
+        'one of them, or all.',
+    );
   }
   return [layer];
 }
@@ -82,18 +122,40 @@ export interface EmbedOptions {
   onWarning?: (text: string) => void;
 }
 
-/** Embeds recordings in batches of similar length; what cannot be used is in `skipped`. In the order of `items`. */
-export async function embedAll(encoder: Encoder, items: readonly Utterance[], options: EmbedOptions): Promise<{ embedded: Embedded[]; skipped: Skipped[] }> {
-  const skipped: Skipped[] = [], clips = new Map<number, Float32Array>(), results = new Map<number, Embedded>();
+/**
+ * Embeds recordings in batches of similar length; what cannot be used is in `skipped`. In the order of
+ * `items`.
+ */
+export async function embedAll(
+  encoder: Encoder,
+  items: readonly Utterance[],
+  options: EmbedOptions,
+): Promise<{ embedded: Embedded[]; skipped: Skipped[] }> {
+  const skipped: Skipped[] = [];
+  const clips = new Map<number, Float32Array>();
+  const results = new Map<number, Embedded>();
   let done = 0;
   // Decoded in groups, so that a long list is never in memory as a whole, yet clips of similar length meet.
   const flush = async () => {
-    const indices = [...clips.keys()], waves = indices.map((i) => clips.get(i)!);
-    for (const batch of batchesBySeconds(waves.map((w) => w.length / SAMPLE_RATE), options.batchSeconds)) {
-      const features = await encodeBatch(encoder, batch.map((b) => waves[b]!), batch.map((b) => items[indices[b]!]!), options.layers);
+    const indices = [...clips.keys()];
+    const waves = indices.map((i) => clips.get(i)!);
+    for (const batch of batchesBySeconds(
+      waves.map((w) => w.length / SAMPLE_RATE),
+      options.batchSeconds,
+    )) {
+      const features = await encodeBatch(
+        encoder,
+        batch.map((b) => waves[b]!),
+        batch.map((b) => items[indices[b]!]!),
+        options.layers,
+      );
       features.forEach(({ frames, layers }, k) => {
         const index = indices[batch[k]!]!;
-        results.set(index, { item: items[index]!, frames, layers: options.pool === 'mean' ? layers.map((x) => meanOverFrames(x, x.length / frames)) : layers });
+        results.set(index, {
+          item: items[index]!,
+          frames,
+          layers: options.pool === 'mean' ? layers.map((x) => meanOverFrames(x, x.length / frames)) : layers,
+        });
       });
       done += batch.length;
       options.onProgress?.(done + skipped.length, items.length);
@@ -104,8 +166,16 @@ export async function embedAll(encoder: Encoder, items: readonly Utterance[], op
   let waiting = 0;
   for (const [index, item] of items.entries()) {
     try {
-      const wave = await loadAudio(item.path, { offsetSeconds: item.offset, durationSeconds: item.duration }, decoders);
-      if (wave.length < RECEPTIVE_FIELD) throw new MGFError('audio', `"${item.path}" has ${wave.length} samples; one frame needs ${RECEPTIVE_FIELD} (25 ms at 16 kHz).`);
+      const wave = await loadAudio(
+        item.path,
+        { offsetSeconds: item.offset, durationSeconds: item.duration },
+        decoders,
+      );
+      if (wave.length < RECEPTIVE_FIELD)
+        throw new MGFError(
+          'audio',
+          `"${item.path}" has ${wave.length} samples; one frame needs ${RECEPTIVE_FIELD} (25 ms at 16 kHz).`,
+        );
       if (isSilent(wave)) options.onWarning?.(`"${item.path}" is silent; its features mean nothing.`);
       clips.set(index, wave);
       waiting += wave.length / SAMPLE_RATE;
@@ -122,40 +192,72 @@ export async function embedAll(encoder: Encoder, items: readonly Utterance[], op
   return { embedded: [...results].sort(([a], [b]) => a - b).map(([, e]) => e), skipped };
 }
 
-async function encodeBatch(encoder: Encoder, waves: Float32Array[], items: readonly Utterance[], layers: readonly number[]) {
+async function encodeBatch(
+  encoder: Encoder,
+  waves: Float32Array[],
+  items: readonly Utterance[],
+  layers: readonly number[],
+) {
   try {
     return await encoder.embed(waves, { layers });
   } catch (error) {
-    if (!(error instanceof MGFError) || (error.code !== 'limit' && error.code !== 'out-of-memory')) throw error;
+    if (!(error instanceof MGFError) || (error.code !== 'limit' && error.code !== 'out-of-memory'))
+      throw error;
     const longest = waves.reduce((best, wave, i) => (wave.length > waves[best]!.length ? i : best), 0);
-    const remedy = waves.length > 1 ? 'lower --batch-seconds' : 'cut it into segments, for instance with the columns offset and duration of a manifest';
-    throw new MGFError(error.code, `"${items[longest]!.path}" (${(waves[longest]!.length / SAMPLE_RATE).toFixed(1)} s, in a batch of ${waves.length}) is too long for this adapter `
-      + `(${error.message.replace(/\.$/, '')}); ${remedy}.`, { cause: error });
+    const remedy =
+      waves.length > 1
+        ? 'lower --batch-seconds'
+        : 'cut it into segments, for instance with the columns offset and duration of a manifest';
+    throw new MGFError(
+      error.code,
+      `"${items[longest]!.path}" (${(waves[longest]!.length / SAMPLE_RATE).toFixed(1)} s, in a batch ` +
+        `of ${waves.length}) is too long for this adapter ` +
+        `(${error.message.replace(/\.$/, '')}); ${remedy}.`,
+      { cause: error },
+    );
   }
 }
 
 /** Where features go when nobody says: into the current folder, over nothing that is there. */
 function defaultOut(items: readonly Utterance[]): string {
-  const [first] = items, out = items.length === 1 ? `${basename(first!.path, extname(first!.path))}.npy` : 'features.safetensors';
-  if (existsSync(out)) throw new MGFError('usage', `${out} exists; give \`--out ${out}\` to write over it, or another name.`);
+  const [first] = items;
+  const out =
+    items.length === 1 ? `${basename(first!.path, extname(first!.path))}.npy` : 'features.safetensors';
+  if (existsSync(out))
+    throw new MGFError('usage', `${out} exists; give \`--out ${out}\` to write over it, or another name.`);
   return out;
 }
 
 async function runEmbed(files: string[], options: Options): Promise<void> {
-  const manifests = await Promise.all(files.map(readManifest)), items = manifests.flatMap((m) => m.items), listed = manifests.flatMap((m) => m.skipped);
-  const out = options.out ?? defaultOut(items), format = extname(out).toLowerCase();
-  if (!(FORMATS as readonly string[]).includes(format)) throw new MGFError('usage', `--out is ${JSON.stringify(out)}, but must end in ${FORMATS.join(', ')}.`);
+  const manifests = await Promise.all(files.map(readManifest));
+  const items = manifests.flatMap((m) => m.items);
+  const listed = manifests.flatMap((m) => m.skipped);
+  const out = options.out ?? defaultOut(items);
+  const format = extname(out).toLowerCase();
+  if (!(FORMATS as readonly string[]).includes(format))
+    throw new MGFError('usage', `--out is ${JSON.stringify(out)}, but must end in ${FORMATS.join(', ')}.`);
   if (format === '.npy' && options.pool === 'none' && items.length > 1) {
-    throw new MGFError('usage', `A .npy file holds one array, but ${items.length} recordings have different numbers of frames; use --pool mean, or --out with .safetensors or .jsonl.`);
+    throw new MGFError(
+      'usage',
+      `A .npy file holds one array, but ${items.length} recordings have different numbers of frames; ` +
+        'use --pool mean, or --out with .safetensors or .jsonl.',
+    );
   }
-  const { path, config, parameters } = await loadEncoderWeights(options.checkpoint), layers = chosenLayers(options.layer, config);
-  await mkdir(dirname(out), { recursive: true }).catch((error: unknown) => { throw ioError(error, 'write to the folder', dirname(out)); });
+  const { path, config, parameters } = await loadEncoderWeights(options.checkpoint);
+  const layers = chosenLayers(options.layer, config);
+  await mkdir(dirname(out), { recursive: true }).catch((error: unknown) => {
+    throw ioError(error, 'write to the folder', dirname(out));
+  });
   await withGpu(options.adapter, async (gpu) => {
-    const encoder = await Encoder.create(gpu, config, parameters, { precision: options.precision }), started = performance.now();
+    const encoder = await Encoder.create(gpu, config, parameters, { precision: options.precision });
+    const started = performance.now();
     try {
       let shown = started;
       const { embedded, skipped: failed } = await embedAll(encoder, items, {
-        layers, pool: options.pool, batchSeconds: options.batchSeconds, onWarning: (text) => say(`Warning: ${text}`),
+        layers,
+        pool: options.pool,
+        batchSeconds: options.batchSeconds,
+        onWarning: (text) => say(`Warning: ${text}`),
         onProgress: (done, total) => {
           if (performance.now() - shown < 5000) return;
           shown = performance.now();
@@ -164,12 +266,28 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
       });
       const skipped = [...listed, ...failed];
       if (embedded.length === 0) {
-        throw new MGFError('data', `Of ${plural(items.length, 'recording')} none could be used${skipped[0] ? `; the first: ${skipped[0].reason.replace(/\.$/, '')}` : ''}.`);
+        throw new MGFError(
+          'data',
+          `Of ${plural(items.length, 'recording')} none could be ` +
+            `used${skipped[0] ? `; the first: ${skipped[0].reason.replace(/\.$/, '')}` : ''}.`,
+        );
       }
-      const seconds = (performance.now() - started) / 1000, audio = embedded.reduce((sum, e) => sum + (HOP * e.frames) / SAMPLE_RATE, 0);
+      const seconds = (performance.now() - started) / 1000;
+      const audio = embedded.reduce((sum, e) => sum + (HOP * e.frames) / SAMPLE_RATE, 0);
       const meta = {
-        checkpoint: path, sample_rate: SAMPLE_RATE, hop_seconds: HOP / SAMPLE_RATE, window_seconds: RECEPTIVE_FIELD / SAMPLE_RATE, layers, pool: options.pool,
-        width: config.hidden_size, files: embedded.map(({ item, frames }) => ({ id: item.id, path: item.path, frames, ...(item.offset !== undefined && { offset: item.offset }) })),
+        checkpoint: path,
+        sample_rate: SAMPLE_RATE,
+        hop_seconds: HOP / SAMPLE_RATE,
+        window_seconds: RECEPTIVE_FIELD / SAMPLE_RATE,
+        layers,
+        pool: options.pool,
+        width: config.hidden_size,
+        files: embedded.map(({ item, frames }) => ({
+          id: item.id,
+          path: item.path,
+          frames,
+          ...(item.offset !== undefined && { offset: item.offset }),
+        })),
       };
       try {
         await write({ out, pool: options.pool }, format, embedded, layers, config.hidden_size, meta);
@@ -180,9 +298,17 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
         say(`Left out ${plural(skipped.length, 'recording')}:`);
         for (const line of listSkipped(skipped, 10)) say(line);
       }
-      const summary = `${plural(embedded.length, 'recording')}, ${plural(embedded.reduce((n, e) => n + e.frames, 0), 'frame')}, layer ${layers.join(', ')}, `
-        + `${(audio / seconds).toFixed(1)} audio s/s on ${gpu.profile.name}: ${out}`;
-      print(options.json ? JSON.stringify({ out, adapter: gpu.profile.name, seconds, ...meta, skipped }, null, 2) : summary);
+      const summary =
+        `${plural(embedded.length, 'recording')}, ${plural(
+          embedded.reduce((n, e) => n + e.frames, 0),
+          'frame',
+        )}, layer ${layers.join(', ')}, ` +
+        `${(audio / seconds).toFixed(1)} audio s/s on ${gpu.profile.name}: ${out}`;
+      print(
+        options.json
+          ? JSON.stringify({ out, adapter: gpu.profile.name, seconds, ...meta, skipped }, null, 2)
+          : summary,
+      );
     } finally {
       encoder.destroy();
     }
@@ -190,9 +316,19 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
 }
 
 type Meta = Record<string, unknown>;
-interface Target { out: string; pool: Options['pool'] }
+interface Target {
+  out: string;
+  pool: Options['pool'];
+}
 
-async function write({ out, pool }: Target, format: string, embedded: readonly Embedded[], layers: readonly number[], width: number, meta: Meta): Promise<void> {
+async function write(
+  { out, pool }: Target,
+  format: string,
+  embedded: readonly Embedded[],
+  layers: readonly number[],
+  width: number,
+  meta: Meta,
+): Promise<void> {
   const encode = (text: string) => new TextEncoder().encode(text);
   if (format === '.jsonl') await writeFileAtomically(out, jsonLines(embedded, layers, width, pool, encode));
   else if (format === '.safetensors') {
@@ -205,12 +341,27 @@ async function write({ out, pool }: Target, format: string, embedded: readonly E
         tensors.set(name, { shape: pool === 'mean' ? [width] : [frames, width], data: values[i]! });
       });
     }
-    await writeFileAtomically(out, safetensorsParts(tensors, Object.fromEntries(Object.entries(meta).map(([k, v]) => [k, typeof v === 'string' ? v : JSON.stringify(v)]))));
+    await writeFileAtomically(
+      out,
+      safetensorsParts(
+        tensors,
+        Object.fromEntries(
+          Object.entries(meta).map(([k, v]) => [k, typeof v === 'string' ? v : JSON.stringify(v)]),
+        ),
+      ),
+    );
   } else {
-    const rows = pool === 'mean' ? [embedded.length] : [], many = layers.length > 1 ? [layers.length] : [], frames = pool === 'mean' ? [] : [embedded[0]!.frames];
-    const shape = [...rows, ...many, ...frames, width], data = new Float32Array(shape.reduce((a, b) => a * b, 1));
+    const rows = pool === 'mean' ? [embedded.length] : [];
+    const many = layers.length > 1 ? [layers.length] : [];
+    const frames = pool === 'mean' ? [] : [embedded[0]!.frames];
+    const shape = [...rows, ...many, ...frames, width];
+    const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
     let at = 0;
-    for (const { layers: values } of embedded) for (const value of values) { data.set(value, at); at += value.length; }
+    for (const { layers: values } of embedded)
+      for (const value of values) {
+        data.set(value, at);
+        at += value.length;
+      }
     await writeFileAtomically(out, [writeNpy(data, shape)]);
     // An array has no room for the names of its rows and the times of its frames.
     await writeFileAtomically(`${out}.json`, [encode(`${JSON.stringify({ shape, ...meta }, null, 2)}\n`)]);
@@ -218,15 +369,23 @@ async function write({ out, pool }: Target, format: string, embedded: readonly E
 }
 
 function* jsonLines(
-  embedded: readonly Embedded[], layers: readonly number[], width: number, pool: 'none' | 'mean', encode: (text: string) => Uint8Array,
+  embedded: readonly Embedded[],
+  layers: readonly number[],
+  width: number,
+  pool: 'none' | 'mean',
+  encode: (text: string) => Uint8Array,
 ): Generator<Uint8Array> {
   for (const { item, frames, layers: values } of embedded) {
     const time = (sample: number) => Number(((item.offset ?? 0) + sample / SAMPLE_RATE).toFixed(6));
     for (const [i, layer] of layers.entries()) {
       for (let t = 0; t < (pool === 'mean' ? 1 : frames); t++) {
-        const where = pool === 'mean' ? { frames, start: time(0), end: time(HOP * (frames - 1) + RECEPTIVE_FIELD) }
-          : { frame: t, start: time(HOP * t), end: time(HOP * t + RECEPTIVE_FIELD) };
-        yield encode(`${JSON.stringify({ id: item.id, path: item.path, layer, ...where, vector: Array.from(values[i]!.subarray(t * width, (t + 1) * width)) })}\n`);
+        const where =
+          pool === 'mean'
+            ? { frames, start: time(0), end: time(HOP * (frames - 1) + RECEPTIVE_FIELD) }
+            : { frame: t, start: time(HOP * t), end: time(HOP * t + RECEPTIVE_FIELD) };
+        yield encode(
+          `${JSON.stringify({ id: item.id, path: item.path, layer, ...where, vector: Array.from(values[i]!.subarray(t * width, (t + 1) * width)) })}\n`,
+        );
       }
     }
   }

@@ -2,9 +2,9 @@
 import { existsSync, watch, type FSWatcher } from 'node:fs';
 import { basename, dirname, extname, resolve } from 'node:path';
 import { Argument, Command, Option } from 'commander';
-import { measureCeilings, ofCeiling, type Ceilings } from '../bench/ceilings.ts';
-import { kernelFileNotes, NO_SETTINGS, timeKernelFile } from '../bench/kernel-file.ts';
-import { timeSubject, type KernelTime } from '../bench/own-op.ts';
+import { measureCeilings, ofCeiling, type Ceilings } from '../measure/ceilings.ts';
+import { kernelFileNotes, NO_SETTINGS, timeKernelFile } from '../measure/kernel-file.ts';
+import { timeSubject, type KernelTime } from '../measure/own-op.ts';
 import { gradcheck } from '../custom/gradcheck.ts';
 import { MGFError } from '../errors.ts';
 import { adapterOption, formatTable, percent, print, withGpu } from './common.ts';
@@ -20,11 +20,18 @@ interface Options {
 }
 
 export function kernelCommand(): Command {
-  return new Command('kernel').summary('write a kernel or a loss: compile, check and time it at every save')
-    .description('Watches a module with ops and losses, or a .wgsl file. At every save: what the compiler says, with file, line and caret; whether values and gradients are right; how long each kernel takes, '
-      + 'which part of this adapter\'s ceiling that is, and how it differs from the last save.')
+  return new Command('kernel')
+    .summary('write a kernel or a loss: compile, check and time it at every save')
+    .description(
+      'Watches a module with ops and losses, or a .wgsl file. At every save: what the compiler says, ' +
+        'with file, line and caret; whether values and gradients are right; how long each kernel takes, ' +
+        "which part of this adapter's ceiling that is, and how it differs from the last save.",
+    )
     .addArgument(new Argument('<what>', 'dev').choices(['dev']))
-    .argument('<file>', 'TypeScript or JavaScript module, or a .wgsl file with "// bench:" lines (mgf bench --help)')
+    .argument(
+      '<file>',
+      'TypeScript or JavaScript module, or a .wgsl file with "// bench:" lines (mgf bench --help)',
+    )
     .addOption(new Option('--once', 'look once, without watching'))
     .addOption(adapterOption())
     .addHelpText('after', '\nExamples:\n  mgf kernel dev my-loss.ts\n  mgf kernel dev my-kernel.wgsl --once')
@@ -65,15 +72,24 @@ class Session {
 
   get heading(): string {
     const { gflops, gbps } = this.#ceilings;
-    return `${this.#gpu.profile.name}: ${gflops.toPrecision(3)} GFLOP/s of multiply-adds, ${gbps.toPrecision(3)} GB/s copied`;
+    return (
+      `${this.#gpu.profile.name}: ${gflops.toPrecision(3)} GFLOP/s of multiply-adds, ` +
+      `${gbps.toPrecision(3)} GB/s copied`
+    );
   }
 
-  /** One look at the file as it is now; whether everything in it is right. What is wrong with it is printed, never thrown. */
+  /**
+   * One look at the file as it is now; whether everything in it is right. What is wrong with it is printed,
+   * never thrown.
+   */
   async look(): Promise<boolean> {
     const started = performance.now();
     try {
       const right = extname(this.#file) === '.wgsl' ? await this.#kernel() : await this.#module();
-      print(`${new Date().toTimeString().slice(0, 8)}  ${right ? 'right' : 'WRONG'}, ${((performance.now() - started) / 1000).toFixed(1)} s after the save\n`);
+      print(
+        `${new Date().toTimeString().slice(0, 8)}  ${right ? 'right' : 'WRONG'}, ` +
+          `${((performance.now() - started) / 1000).toFixed(1)} s after the save\n`,
+      );
       return right;
     } catch (error) {
       if (!(error instanceof MGFError)) throw error;
@@ -83,8 +99,12 @@ class Session {
   }
 
   async #kernel(): Promise<boolean> {
-    const name = basename(this.#file), source = await resolveIncludes(this.#file), notes = kernelFileNotes(name, source);
-    const { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, source, NO_SETTINGS, { seconds: 0.5 });
+    const name = basename(this.#file);
+    const source = await resolveIncludes(this.#file);
+    const notes = kernelFileNotes(name, source);
+    const { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, source, NO_SETTINGS, {
+      seconds: 0.5,
+    });
     this.#table([{ kernel: name, ms: timing.median, flops, bytes }]);
     if (notes.length > 0) print(notes.join('\n'));
     if (notFinite.length > 0) print(`  not finite after a run: ${notFinite.join(', ')}`);
@@ -109,34 +129,53 @@ class Session {
       const before = this.#before.get(kernel);
       this.#before.set(kernel, ms);
       return [
-        kernel, ms.toPrecision(3), flops === null ? '-' : (flops / ms / 1e6).toPrecision(3), (bytes / ms / 1e6).toPrecision(3), percent(ofCeiling(this.#ceilings, flops ?? 0, bytes, ms)),
-        before === undefined ? '' : `${ms < before ? '-' : '+'}${Math.abs((100 * (ms - before)) / before).toFixed(0)} %`,
+        kernel,
+        ms.toPrecision(3),
+        flops === null ? '-' : (flops / ms / 1e6).toPrecision(3),
+        (bytes / ms / 1e6).toPrecision(3),
+        percent(ofCeiling(this.#ceilings, flops ?? 0, bytes, ms)),
+        before === undefined
+          ? ''
+          : `${ms < before ? '-' : '+'}${Math.abs((100 * (ms - before)) / before).toFixed(0)} %`,
       ];
     });
-    print(formatTable(['kernel', 'ms', 'GFLOP/s', 'GB/s', 'of the ceiling', 'time, from the last save'], rows));
+    print(
+      formatTable(['kernel', 'ms', 'GFLOP/s', 'GB/s', 'of the ceiling', 'time, from the last save'], rows),
+    );
   }
 
   /** Looks again whenever one of the files is saved, until the process is told to end. */
   async watch(): Promise<void> {
     const end = new AbortController();
     let wake = (): void => undefined;
-    const stop = (): void => { end.abort(); wake(); };
+    const stop = (): void => {
+      end.abort();
+      wake();
+    };
     process.once('SIGINT', stop).once('SIGTERM', stop);
     while (!end.signal.aborted) {
       const watchers = watchFiles(this.#files, () => wake());
-      await new Promise<void>((done) => { wake = done; });
-      await new Promise((done) => { setTimeout(done, SETTLE); });
+      await new Promise<void>((done) => {
+        wake = done;
+      });
+      await new Promise((done) => {
+        setTimeout(done, SETTLE);
+      });
       for (const watcher of watchers) watcher.close();
       if (!end.signal.aborted) await this.look();
     }
   }
 }
 
-const isTimed = (subject: GradcheckSubject): subject is GradcheckSubject & Required<Pick<GradcheckSubject, 'timed'>> => subject.timed !== undefined;
+const isTimed = (
+  subject: GradcheckSubject,
+): subject is GradcheckSubject & Required<Pick<GradcheckSubject, 'timed'>> => subject.timed !== undefined;
 
 /** By folder: many editors put a new file in the place of the old one. */
 function watchFiles(files: readonly string[], changed: () => void): FSWatcher[] {
-  return [...new Set(files.map((file) => dirname(file)))].map((folder) => watch(folder, (_, name) => {
-    if (name !== null && files.includes(resolve(folder, name))) changed();
-  }));
+  return [...new Set(files.map((file) => dirname(file)))].map((folder) =>
+    watch(folder, (_, name) => {
+      if (name !== null && files.includes(resolve(folder, name))) changed();
+    }),
+  );
 }

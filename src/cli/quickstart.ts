@@ -2,13 +2,22 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
-import { syntheticBatch } from '../bench/step.ts';
+import { syntheticBatch } from '../mgf/synthetic-batch.ts';
 import { Encoder } from '../mgf/encoder.ts';
 import { presetRunConfig } from '../mgf/presets.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
-import { CheckpointStore, loadWeights, writeFileAtomically } from '../train/checkpoint.ts';
-import { formatDuration } from '../train/logs.ts';
-import { adapterOption, formatTable, jsonOption, plural, positive, programName, shellWord, withGpu } from './common.ts';
+import { CheckpointStore, loadWeights, writeFileAtomically } from '../pretrain/checkpoint.ts';
+import { formatDuration } from '../pretrain/logs.ts';
+import {
+  adapterOption,
+  formatTable,
+  jsonOption,
+  plural,
+  positive,
+  programName,
+  shellWord,
+  withGpu,
+} from './common.ts';
 import { runWithProgress, summary } from './pretrain.ts';
 import { fetchQuickstartSpeech } from './quickstart-data.ts';
 import { compareVoices, splitVoices, voiceTable } from './voices.ts';
@@ -27,38 +36,73 @@ interface Options {
 const SEED = 1;
 /** Minutes of training where none are given: the whole takes under ten on two cores. */
 const MINUTES = 4;
-/** Largest first; a model is taken if it gets through so many steps in the time, and the last one in any case. */
+/**
+ * Largest first; a model is taken if it gets through so many steps in the time, and the last one in any case.
+ */
 const PRESETS = ['micro', 'nano'] as const;
 const ENOUGH_STEPS = 400;
 const TIMED_STEPS = 3;
 
 export function quickstartCommand(): Command {
-  return new Command('quickstart').summary('real speech, a small model, a report: under ten minutes')
-    .description('Fetches recorded speech once (prompts of the Asterisk telephone exchange from Debian\'s archive, about 80 MB; their licences are printed), '
-      + 'pre-trains a small MGF on the raw waveform with all four scales, and writes an HTML report with a table: which voice is speaking.')
-    .option('--data <folder>', 'your own recordings instead: a folder (a sub-folder a voice), a glob or a manifest')
+  return new Command('quickstart')
+    .summary('real speech, a small model, a report: under ten minutes')
+    .description(
+      "Fetches recorded speech once (prompts of the Asterisk telephone exchange from Debian's archive, " +
+        'about 80 MB; their licences are printed), ' +
+        'pre-trains a small MGF on the raw waveform with all four scales, and writes an HTML report ' +
+        'with a table: which voice is speaking.',
+    )
+    .option(
+      '--data <folder>',
+      'your own recordings instead: a folder (a sub-folder a voice), a glob or a manifest',
+    )
     .addOption(new Option('--minutes <n>', 'minutes of training').argParser(positive).default(MINUTES))
     .option('--out <folder>', 'folder of the run (default: runs/quickstart)')
-    .addOption(adapterOption()).addOption(jsonOption())
-    .addHelpText('after', '\nExamples:\n  mgf quickstart\n  mgf quickstart --data recordings/ --minutes 10\n  mgf quickstart --adapter lavapipe')
+    .addOption(adapterOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      '\nExamples:\n  mgf quickstart\n  mgf quickstart --data recordings/ --minutes 10\n  mgf ' +
+        'quickstart --adapter lavapipe',
+    )
     .action((options: Options) => runQuickstart(options));
 }
 
 async function runQuickstart(options: Options): Promise<void> {
-  const started = performance.now(), stream = options.json ? process.stderr : process.stdout, write = (line: string) => stream.write(`${line}\n`);
-  const { manifest: path, licences } = options.data === undefined
-    ? await fetchQuickstartSpeech({ onProgress: write }) : { manifest: options.data, licences: [] as string[] };
-  const manifest = await readManifest(path), split = splitVoices(manifest.items, SEED);
+  const started = performance.now();
+  const stream = options.json ? process.stderr : process.stdout;
+  const write = (line: string) => stream.write(`${line}\n`);
+  const { manifest: path, licences } =
+    options.data === undefined
+      ? await fetchQuickstartSpeech({ onProgress: write })
+      : { manifest: options.data, licences: [] as string[] };
+  const manifest = await readManifest(path);
+  const split = splitVoices(manifest.items, SEED);
   if (licences.length > 0) for (const line of ['Recordings:', ...licences.map((l) => `  ${l}`)]) write(line);
-  const held = new Set(split?.test.map((c) => c.item)), items = manifest.items.filter((item) => !held.has(item));
+  const held = new Set(split?.test.map((c) => c.item));
+  const items = manifest.items.filter((item) => !held.has(item));
 
   await withGpu(options.adapter, async (gpu) => {
-    write(`Adapter: ${gpu.profile.name}${gpu.profile.kind === 'cpu' ? ' (in software; a GPU would be many times faster)' : ''}`);
-    const minutes = options.minutes ?? MINUTES, { preset, run, secondsPerStep } = await choosePreset(gpu, minutes);
-    write(`Preset: ${preset}, at ${secondsPerStep.toFixed(2)} s a step about ${Math.max(1, Math.round((60 * minutes) / secondsPerStep))} steps in ${minutes} minutes`);
-    const out = options.out ?? await freeFolder('runs/quickstart');
+    write(
+      'Adapter: ' +
+        `${gpu.profile.name}${gpu.profile.kind === 'cpu' ? ' (in software; a GPU would be many times faster)' : ''}`,
+    );
+    const minutes = options.minutes ?? MINUTES;
+    const { preset, run, secondsPerStep } = await choosePreset(gpu, minutes);
+    write(
+      `Preset: ${preset}, at ${secondsPerStep.toFixed(2)} s a step about ` +
+        `${Math.max(1, Math.round((60 * minutes) / secondsPerStep))} steps in ${minutes} minutes`,
+    );
+    const out = options.out ?? (await freeFolder('runs/quickstart'));
     // What the run learns from, without the clips that the comparison holds back.
-    const list = join(out, 'data.tsv'), result = await runWithProgress(stream, { gpu, run, items, skipped: manifest.skipped, out }, preset, list), go = `${programName()} pretrain --resume ${shellWord(out)}`;
+    const list = join(out, 'data.tsv');
+    const result = await runWithProgress(
+      stream,
+      { gpu, run, items, skipped: manifest.skipped, out },
+      preset,
+      list,
+    );
+    const go = `${programName()} pretrain --resume ${shellWord(out)}`;
     await writeManifest(list, items);
     if (result.interrupted) {
       write(`Stopped after step ${result.steps}; saved ${result.checkpoint}. Go on with:\n  ${go}`);
@@ -66,28 +110,54 @@ async function runQuickstart(options: Options): Promise<void> {
       return;
     }
     write('Comparing features: which voice is speaking');
-    const comparison = split && await compare(gpu, run, result.checkpoint, split), table = comparison && voiceTable(comparison);
+    const comparison = split && (await compare(gpu, run, result.checkpoint, split));
+    const table = comparison && voiceTable(comparison);
     const own = options.data === undefined ? 'FOLDER' : shellWord(options.data);
     const next = [
       'Your own recordings, with the preset that learns most where there is no GPU:',
       `${programName()} pretrain ${own} --preset micro-mel --minutes 60 --out runs/mine`,
-      'More steps of this run:', `${go} --minutes ${4 * minutes}`,
-      'Features for other programs:', `${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.safetensors`,
+      'More steps of this run:',
+      `${go} --minutes ${4 * minutes}`,
+      'Features for other programs:',
+      `${programName()} embed FILES --checkpoint ${shellWord(out)} --out features.safetensors`,
     ];
     const { writeRunReport } = await import('./run-report.ts');
     const report = await writeRunReport({
-      runDir: out, title: 'MGF quickstart', preset, adapter: gpu.profile.name, run, result, licences, next,
-      ...(comparison && { similarity: comparison.similarity }), ...(table && { table }),
+      runDir: out,
+      title: 'MGF quickstart',
+      preset,
+      adapter: gpu.profile.name,
+      run,
+      result,
+      licences,
+      next,
+      ...(comparison && { similarity: comparison.similarity }),
+      ...(table && { table }),
     });
     const seconds = (performance.now() - started) / 1000;
-    if (table) write(`\n${table.title}\n${formatTable(table.columns, table.rows.map((row) => row.map(String)))}\n${table.caption}`);
-    else write('\nNo comparison of voices: it needs two voices with six clips each, by a speaker column or a folder a voice.');
-    write(`\n${plural(result.steps, 'step')}, ${result.audioPerSecond.toFixed(1)} audio s/s, ${formatDuration(seconds)} in all.`);
+    if (table)
+      write(
+        `\n${table.title}\n${formatTable(
+          table.columns,
+          table.rows.map((row) => row.map(String)),
+        )}\n${table.caption}`,
+      );
+    else
+      write(
+        '\nNo comparison of voices: it needs two voices with six clips each, by a speaker column or a ' +
+          'folder a voice.',
+      );
+    write(
+      `\n${plural(result.steps, 'step')}, ${result.audioPerSecond.toFixed(1)} audio s/s, ` +
+        `${formatDuration(seconds)} in all.`,
+    );
     write(`Checkpoint: ${result.checkpoint}\nReport:     ${report}\n\nNext:`);
     for (const line of next) write(line.endsWith(':') ? `  ${line}` : `    ${line}`);
     if (options.json) {
       const voices = comparison && { ...comparison, similarity: undefined };
-      process.stdout.write(`${JSON.stringify({ ...summary(result, gpu, preset, out), report, seconds, voices: voices ?? null }, null, 2)}\n`);
+      process.stdout.write(
+        `${JSON.stringify({ ...summary(result, gpu, preset, out), report, seconds, voices: voices ?? null }, null, 2)}\n`,
+      );
     }
   });
 }
@@ -95,12 +165,20 @@ async function runQuickstart(options: Options): Promise<void> {
 async function writeManifest(path: string, items: readonly Utterance[]): Promise<void> {
   const cell = (x: string | number | undefined) => String(x ?? '').replace(/[\t\r\n]+/g, ' ');
   const rows = items.map((i) => [i.path, i.id, i.speaker, i.offset, i.duration].map(cell).join('\t'));
-  await writeFileAtomically(path, [new TextEncoder().encode(`${['path\tid\tspeaker\toffset\tduration', ...rows].join('\n')}\n`)]);
+  await writeFileAtomically(path, [
+    new TextEncoder().encode(`${['path\tid\tspeaker\toffset\tduration', ...rows].join('\n')}\n`),
+  ]);
 }
 
-async function compare(gpu: Gpu, run: RunConfig, checkpoint: string, split: NonNullable<ReturnType<typeof splitVoices>>) {
+async function compare(
+  gpu: Gpu,
+  run: RunConfig,
+  checkpoint: string,
+  split: NonNullable<ReturnType<typeof splitVoices>>,
+) {
   const { parameters } = await loadWeights(checkpoint);
-  const trained = await Encoder.create(gpu, run.mgf, parameters), random = await Encoder.random(gpu, run.mgf, run.train.seed);
+  const trained = await Encoder.create(gpu, run.mgf, parameters);
+  const random = await Encoder.random(gpu, run.mgf, run.train.seed);
   try {
     return await compareVoices(split, trained, random, SEED);
   } finally {
@@ -117,11 +195,19 @@ async function freeFolder(base: string): Promise<string> {
   }
 }
 
-/** The largest preset that gets through enough steps in the time, by timing a few steps of each on this adapter. */
-async function choosePreset(gpu: Gpu, minutes: number): Promise<{ preset: string; run: RunConfig; secondsPerStep: number }> {
+/**
+ * The largest preset that gets through enough steps in the time, by timing a few steps of each on this
+ * adapter.
+ */
+async function choosePreset(
+  gpu: Gpu,
+  minutes: number,
+): Promise<{ preset: string; run: RunConfig; secondsPerStep: number }> {
   for (const preset of PRESETS) {
-    const run = presetRunConfig(preset, { train: { minutes, seed: SEED } }), secondsPerStep = await timeStep(gpu, run);
-    if (preset === PRESETS.at(-1) || (60 * minutes) / secondsPerStep >= ENOUGH_STEPS) return { preset, run, secondsPerStep };
+    const run = presetRunConfig(preset, { train: { minutes, seed: SEED } });
+    const secondsPerStep = await timeStep(gpu, run);
+    if (preset === PRESETS.at(-1) || (60 * minutes) / secondsPerStep >= ENOUGH_STEPS)
+      return { preset, run, secondsPerStep };
   }
   throw new Error('unreachable: the last preset is always taken');
 }

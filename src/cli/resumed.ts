@@ -5,12 +5,12 @@ import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
 import { applySettings, assertSameConfig, overrideRunConfig } from '../mgf/config.ts';
 import { parseRunFields, presetRunConfig } from '../mgf/presets.ts';
-import { assertResumable } from '../train/loop.ts';
+import { assertResumable } from '../pretrain/loop.ts';
 import { ioError, programName, shellWord } from './common.ts';
 import { readRunRecord } from './run-record.ts';
 import type { Manifest } from '../audio/manifest.ts';
 import type { RunConfig } from '../mgf/config.ts';
-import type { ResumePoint } from '../train/loop.ts';
+import type { ResumePoint } from '../pretrain/loop.ts';
 
 /** What a command names as data, and the recordings in it. */
 export interface Recordings {
@@ -38,11 +38,14 @@ export async function folderOf(path: string): Promise<string> {
  * with both values, and 'usage' where nothing is left to do.
  */
 export async function resumedRun(
-  resume: ResumePoint, options: { preset?: string; config?: string }, settings: readonly string[],
+  resume: ResumePoint,
+  options: { preset?: string; config?: string },
+  settings: readonly string[],
 ): Promise<{ preset: string; run: RunConfig }> {
-  const { state, path, loop } = resume, { config: file } = options;
-  const { preset: named, fields } = file === undefined ? { fields: {} }
-    : parseRunFields(await readConfig(file), file);
+  const { state, path, loop } = resume;
+  const { config: file } = options;
+  const { preset: named, fields } =
+    file === undefined ? { fields: {} } : parseRunFields(await readConfig(file), file);
   const configured = overrideRunConfig(state.config, fields, { origin: file ?? '--config' });
   const run = applySettings(configured, settings);
   assertResumable(resume, run);
@@ -50,13 +53,13 @@ export async function resumedRun(
   if (named !== undefined) assertPreset(resume, named, file!);
   const { minutes, steps } = run.train;
   if (minutes === null && state.step >= steps) {
-    const message = `${path} has already made all of its ${steps} steps; `
-      + 'ask for more in all with `--steps`.';
+    const message =
+      `${path} has already made all of its ${steps} steps; ask for more in all ` + 'with `--steps`.';
     throw new MGFError('usage', message);
   }
   if (minutes !== null && state.elapsedSeconds >= 60 * minutes) {
-    const message = `${path} has already used all of its ${minutes} minutes; `
-      + 'ask for more in all with `--minutes`.';
+    const message =
+      `${path} has already used all of its ${minutes} minutes; ask for more in all ` + 'with `--minutes`.';
     throw new MGFError('usage', message);
   }
   return { preset: loop?.name ?? 'of another program', run };
@@ -83,11 +86,12 @@ function assertPreset({ state: { config }, loop, path }: ResumePoint, preset: st
  * neither.
  */
 export async function recordingsOf(
-  data: string | undefined, resume: string | undefined,
+  data: string | undefined,
+  resume: string | undefined,
 ): Promise<Recordings> {
   if (data !== undefined) return { data, manifest: await readManifest(data) };
   if (resume !== undefined) return recordedRecordings(resume);
-  const message = 'missing required argument \'data\': name recordings, or a run to go on with (--resume).';
+  const message = "missing required argument 'data': name recordings, or a run to go on with (--resume).";
   throw new MGFError('usage', message);
 }
 
@@ -96,11 +100,12 @@ export async function recordingsOf(
  * longer there.
  */
 async function recordedRecordings(resume: string): Promise<Recordings> {
-  const folder = await folderOf(resume), data = readRunRecord(folder)?.sittings.at(-1)?.data;
+  const folder = await folderOf(resume);
+  const data = readRunRecord(folder)?.sittings.at(-1)?.data;
   const again = `${programName()} pretrain DATA --resume ${shellWord(resume)}`;
   if (data === undefined) {
-    const message = `${folder} has no record of the recordings that the run learned from; `
-      + `name them: ${again}.`;
+    const message =
+      `${folder} has no record of the recordings that the run learned from; name them: ` + `${again}.`;
     throw new MGFError('usage', message);
   }
   try {
@@ -108,8 +113,9 @@ async function recordedRecordings(resume: string): Promise<Recordings> {
   } catch (error) {
     if (!(error instanceof MGFError) || error.code !== 'data') throw error;
     const why = error.message.replace(/\.$/, '');
-    const message = `The run in ${folder} learned from ${data}, which cannot be read any more (${why}); `
-      + `name its recordings: ${again}.`;
+    const message =
+      `The run in ${folder} learned from ${data}, which cannot be read any more (${why}); ` +
+      `name its recordings: ${again}.`;
     throw new MGFError('data', message, { cause: error });
   }
 }

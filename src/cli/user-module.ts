@@ -1,4 +1,7 @@
-/** Modules that users bring: TypeScript or JavaScript whose `mgf-webgpu` is this very program, with their `.wgsl` files as text. */
+/**
+ * Modules that users bring: TypeScript or JavaScript whose `mgf-webgpu` is this very program, with their
+ * `.wgsl` files as text.
+ */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
@@ -7,14 +10,19 @@ import { build, type BuildFailure, type Plugin } from 'esbuild';
 import { MGFError } from '../errors.ts';
 import { resolveIncludes } from './includes.ts';
 
-/** The library beside this bundle. Both share their modules, so that a graph of one is a graph of the other. */
+/**
+ * The library beside this bundle. Both share their modules, so that a graph of one is a graph of the other.
+ */
 const ENGINE = new URL('./node.js', import.meta.url).href;
 
 const plugin: Plugin = {
   name: 'mgf',
   setup(b) {
     b.onResolve({ filter: /^mgf-webgpu$/ }, () => ({ path: ENGINE, external: true }));
-    b.onLoad({ filter: /\.wgsl$/ }, async ({ path }) => ({ contents: await resolveIncludes(path), loader: 'text' }));
+    b.onLoad({ filter: /\.wgsl$/ }, async ({ path }) => ({
+      contents: await resolveIncludes(path),
+      loader: 'text',
+    }));
   },
 };
 
@@ -24,20 +32,36 @@ export interface UserModule {
   readonly files: readonly string[];
 }
 
-/** Loads a module, anew each time. Throws MGFError 'usage' with file, line and caret for what cannot be read as TypeScript, and for a module that throws. */
+/**
+ * Loads a module, anew each time. Throws MGFError 'usage' with file, line and caret for what cannot be read
+ * as TypeScript, and for a module that throws.
+ */
 export async function loadUserModule(path: string): Promise<UserModule> {
   const { outputFiles, metafile } = await build({
-    entryPoints: [resolve(path)], bundle: true, write: false, format: 'esm', platform: 'node', target: 'es2022', sourcemap: 'inline', logLevel: 'silent', metafile: true, plugins: [plugin],
+    entryPoints: [resolve(path)],
+    bundle: true,
+    write: false,
+    format: 'esm',
+    platform: 'node',
+    target: 'es2022',
+    sourcemap: 'inline',
+    logLevel: 'silent',
+    metafile: true,
+    plugins: [plugin],
     outfile: 'module.mjs',
-  }).catch((error: BuildFailure) => { throw new MGFError('usage', complaint(path, error), { cause: error }); });
+  }).catch((error: BuildFailure) => {
+    throw new MGFError('usage', complaint(path, error), { cause: error });
+  });
   const folder = await mkdtemp(join(tmpdir(), 'mgf-module-'));
   try {
     const file = join(folder, `${basename(path).replace(/\.\w+$/, '')}.mjs`);
     await writeFile(file, outputFiles[0]!.contents);
-    const exports = await import(pathToFileURL(file).href).catch((error: unknown) => {
+    const exports = (await import(pathToFileURL(file).href).catch((error: unknown) => {
       if (error instanceof MGFError) throw error;
-      throw new MGFError('usage', `${path} throws as it is loaded: ${(error as Error).message}`, { cause: error });
-    }) as Readonly<Record<string, unknown>>;
+      throw new MGFError('usage', `${path} throws as it is loaded: ${(error as Error).message}`, {
+        cause: error,
+      });
+    })) as Readonly<Record<string, unknown>>;
     return { exports, files: Object.keys(metafile.inputs).map((input) => resolve(input)) };
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -46,5 +70,12 @@ export async function loadUserModule(path: string): Promise<UserModule> {
 
 function complaint(path: string, { errors, message }: BuildFailure): string {
   if (!errors?.length) return `${path} cannot be loaded: ${message}`;
-  return errors.map(({ text, location }) => (location ? `${location.file}:${location.line}:${location.column + 1} ${text}\n    ${location.lineText}\n    ${' '.repeat(location.column)}^` : `${path}: ${text}`)).join('\n');
+  return errors
+    .map(({ text, location }) =>
+      location
+        ? `${location.file}:${location.line}:${location.column + 1} ${text}\n    ` +
+          `${location.lineText}\n    ${' '.repeat(location.column)}^`
+        : `${path}: ${text}`,
+    )
+    .join('\n');
 }

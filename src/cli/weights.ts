@@ -1,4 +1,7 @@
-/** The networks that commands begin with: checkpoints, exported weights, task models, wav2vec 2.0's files, and the model that comes with this program. */
+/**
+ * The networks that commands begin with: checkpoints, exported weights, task models, wav2vec 2.0's files, and
+ * the model that comes with this program.
+ */
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,13 +10,17 @@ import { SHIPPED } from '../app/shipped.ts';
 import { MGFError } from '../errors.ts';
 import { fromHuggingFace } from '../mgf/huggingface.ts';
 import { CHECKPOINT_FORMAT, storedConfig } from '../mgf/stored-config.ts';
-import { checkpointConfig, loadWeights } from '../train/checkpoint.ts';
+import { checkpointConfig, loadWeights } from '../pretrain/checkpoint.ts';
 import type { MGFConfig, TrainConfig } from '../mgf/config.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 
 /** `--checkpoint`, the same for every command that uses a network. */
-export const checkpointOption = (): Option => new Option('--checkpoint <file>', 'checkpoint, folder of a run (its newest checkpoint), exported weights, task model, or a wav2vec 2.0 '
-  + 'model.safetensors with its config.json').default(fileURLToPath(SHIPPED), 'mgf-tiny, which comes with this program');
+export const checkpointOption = (): Option =>
+  new Option(
+    '--checkpoint <file>',
+    'checkpoint, folder of a run (its newest checkpoint), exported weights, task model, or a wav2vec 2.0 ' +
+      'model.safetensors with its config.json',
+  ).default(fileURLToPath(SHIPPED), 'mgf-tiny, which comes with this program');
 
 export interface NetworkFile {
   readonly path: string;
@@ -23,7 +30,10 @@ export interface NetworkFile {
   readonly parameters: Map<string, HostTensor>;
 }
 
-/** A network's weights and configuration: ours, those of a task model, or one of the wav2vec 2.0 family with the `config.json` beside it. */
+/**
+ * A network's weights and configuration: ours, those of a task model, or one of the wav2vec 2.0 family with
+ * the `config.json` beside it.
+ */
 export async function loadEncoderWeights(checkpoint: string): Promise<NetworkFile> {
   const { path, metadata, parameters } = await loadWeights(checkpoint);
   if (metadata['format'] === CHECKPOINT_FORMAT) {
@@ -37,7 +47,11 @@ export async function loadEncoderWeights(checkpoint: string): Promise<NetworkFil
   try {
     text = await readFile(beside, 'utf8');
   } catch (error) {
-    throw new MGFError('checkpoint', `${path} was not made by this program, and there is no config.json of the wav2vec 2.0 family beside it.`, { cause: error });
+    throw new MGFError(
+      'checkpoint',
+      `${path} was not made by this program, and there is no config.json of the wav2vec 2.0 family beside it.`,
+      { cause: error },
+    );
   }
   try {
     return { path, config: fromHuggingFace(JSON.parse(text), { origin: beside }), parameters };

@@ -1,6 +1,9 @@
 import type { Graph, Value } from '../graph/graph.ts';
 
-/** `swap`: the last two axes are exchanged between PyTorch's layout and the engine's (activations [B, C, L] <-> [B, L, C], convolution weights). */
+/**
+ * `swap`: the last two axes are exchanged between PyTorch's layout and the engine's (activations [B, C, L]
+ * <-> [B, L, C], convolution weights).
+ */
 export type Layout = 'plain' | 'swap';
 
 export interface CaseInputs {

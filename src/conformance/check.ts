@@ -1,10 +1,15 @@
 import { MGFError } from '../errors.ts';
-import { readSafetensors } from '../train/safetensors.ts';
+import { readSafetensors } from '../io/safetensors.ts';
 
 export type Host = { shape: number[]; data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> };
 
 /** One tensor of a golden case: how far it is off, and how far it may be. */
-export interface Check { readonly name: string; readonly error: number; readonly tolerance: number; readonly passed: boolean }
+export interface Check {
+  readonly name: string;
+  readonly error: number;
+  readonly tolerance: number;
+  readonly passed: boolean;
+}
 
 /** A parsed case file. */
 export interface CaseFile {
@@ -20,12 +25,21 @@ export interface CaseFile {
 export function parseCase(bytes: Uint8Array, origin: string): CaseFile {
   const { metadata, tensors } = readSafetensors(bytes, { origin });
   if (metadata['schema'] !== 'mgf-conformance/1' || !metadata['op']) {
-    throw new MGFError('data', `${origin} is not a conformance case: its metadata has no schema "mgf-conformance/1" and op`);
+    throw new MGFError(
+      'data',
+      `${origin} is not a conformance case: its metadata has no schema "mgf-conformance/1" and op`,
+    );
   }
   return {
-    op: metadata['op'], attrs: JSON.parse(metadata['attrs'] ?? '{}') as Record<string, any>, metadata,
-    tolerance: Number(metadata['tol'] ?? 1e-4), gradTolerance: Number(metadata['grad_tol'] ?? 1e-3), gradFloor: Number(metadata['grad_floor'] ?? 0),
-    tensors: new Map([...tensors].map(([name, t]) => [name, { shape: t.shape, data: t.data as Host['data'] }])),
+    op: metadata['op'],
+    attrs: JSON.parse(metadata['attrs'] ?? '{}') as Record<string, any>,
+    metadata,
+    tolerance: Number(metadata['tol'] ?? 1e-4),
+    gradTolerance: Number(metadata['grad_tol'] ?? 1e-3),
+    gradFloor: Number(metadata['grad_floor'] ?? 0),
+    tensors: new Map(
+      [...tensors].map(([name, t]) => [name, { shape: t.shape, data: t.data as Host['data'] }]),
+    ),
   };
 }
 
@@ -42,14 +56,26 @@ export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>, s
 }
 
 /** The rule of a case for one output: relative in norm, absolute where everything wanted is zero. */
-export function checkOutput(name: string, got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number): Check {
+export function checkOutput(
+  name: string,
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  tolerance: number,
+): Check {
   const size = norm(want);
   const error = size === 0 ? relativeError(got, want, 1) : relativeError(got, want, Math.max(size, 1e-30));
   return { name: `out.${name}`, error, tolerance, passed: error <= tolerance };
 }
 
 /** The rule of a case for one gradient; `largest` is the largest gradient norm of the case. */
-export function checkGradient(name: string, got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number, floor: number, largest: number): Check {
+export function checkGradient(
+  name: string,
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  tolerance: number,
+  floor: number,
+  largest: number,
+): Check {
   const size = Math.max(norm(want), floor * largest);
   const error = relativeError(got, want, size || 1);
   return { name: `grad.${name}`, error, tolerance, passed: error <= tolerance };

@@ -1,8 +1,12 @@
-/** Whether an op computes what its author says: the device against a float64 reference, gradients against derivatives of that reference, on awkward shapes and values. */
+/**
+ * Whether an op computes what its author says: the device against a float64 reference, gradients against
+ * derivatives of that reference, on awkward shapes and values.
+ */
 import { MGFError } from '../errors.ts';
 import { plainest } from '../gpu/adapter.ts';
-import { portabilityNotes } from '../gpu/portability.ts';
-import { elements, formatShape, type Shape, type Value } from '../graph/graph.ts';
+import { portabilityNotes } from '../wgsl/portability.ts';
+import { elements, formatShape, type Shape } from '../graph/shape.ts';
+import type { Value } from '../graph/graph.ts';
 import { contents, noise, Prepared, textsOn, wantedOf, type CaseInput, type Floats } from './prepared.ts';
 import type { Gpu } from '../gpu/device.ts';
 
@@ -11,8 +15,16 @@ export interface GradcheckSubject {
   readonly name: string;
   /** The graph of what is checked, from the inputs of a case by name. */
   readonly build: (inputs: Readonly<Record<string, Value>>) => Value;
-  /** Output of `build` by its inputs, flat; null: there is none, gradients are checked against differences of the device's own forward. */
-  readonly reference: ((inputs: Readonly<Record<string, Float64Array>>, shapes: Readonly<Record<string, Shape>>) => ArrayLike<number>) | null;
+  /**
+   * Output of `build` by its inputs, flat; null: there is none, gradients are checked against differences of
+   * the device's own forward.
+   */
+  readonly reference:
+    | ((
+        inputs: Readonly<Record<string, Float64Array>>,
+        shapes: Readonly<Record<string, Shape>>,
+      ) => ArrayLike<number>)
+    | null;
   readonly cases: readonly GradcheckCase[];
   /** Inputs of a size that is worth timing. */
   readonly timed?: Readonly<Record<string, CaseInput>>;
@@ -31,7 +43,10 @@ export interface GradcheckCase {
 export interface GradcheckOptions {
   /** Largest error of the forward, over its norm. Default 1e-5. */
   readonly tolerance?: number;
-  /** Largest error of a directional derivative, over the gradient's norm. Default 1e-4; 2e-2 without a reference, whose differences are of f32. */
+  /**
+   * Largest error of a directional derivative, over the gradient's norm. Default 1e-4; 2e-2 without a
+   * reference, whose differences are of f32.
+   */
   readonly gradTolerance?: number;
   /** Kernel families. Default: both. */
   readonly families?: readonly ('cpu' | 'gpu')[];
@@ -56,7 +71,10 @@ export interface GradcheckResult {
   readonly name: string;
   readonly passed: boolean;
   readonly findings: readonly GradcheckFinding[];
-  /** What in its WGSL only one of the two compilers takes, Tint (Chromium, Dawn) or naga (Firefox, Deno): place, sentence, line and caret of each. It changes nothing about `passed`. */
+  /**
+   * What in its WGSL only one of the two compilers takes, Tint (Chromium, Dawn) or naga (Firefox, Deno):
+   * place, sentence, line and caret of each. It changes nothing about `passed`.
+   */
   readonly notes: readonly string[];
 }
 
@@ -82,30 +100,65 @@ const norm = (x: ArrayLike<number>): number => Math.sqrt(inner(x, x));
 
 /** Where `got` is furthest from `want`, relative to the norm of `want`. */
 function compare(got: Floats, want: ArrayLike<number>, shape: Shape): { error: number; message: string } {
-  if (want.length !== got.length) return { error: Infinity, message: `the reference gives ${want.length} numbers, the op ${got.length}: its shape rule says ${formatShape(shape)}` };
+  if (want.length !== got.length)
+    return {
+      error: Infinity,
+      message:
+        `the reference gives ${want.length} numbers, the op ${got.length}: its shape rule says ` +
+        `${formatShape(shape)}`,
+    };
   const bad = got.findIndex((v, i) => !Number.isFinite(v) && Number.isFinite(want[i]));
-  if (bad >= 0) return { error: Infinity, message: `element ${indexOf(bad, shape)} is ${got[bad]}, not ${want[bad]}: it is not written, or computed from what was not written` };
-  let square = 0, worst = 0;
+  if (bad >= 0)
+    return {
+      error: Infinity,
+      message:
+        `element ${indexOf(bad, shape)} is ${got[bad]}, not ${want[bad]}: it is not written, or computed ` +
+        'from what was not written',
+    };
+  let square = 0;
+  let worst = 0;
   for (let i = 0; i < got.length; i++) {
     const difference = Math.abs(got[i]! - want[i]!);
     square += difference ** 2;
     if (difference > Math.abs(got[worst]! - want[worst]!)) worst = i;
   }
-  return { error: Math.sqrt(square) / (norm(want) || 1), message: `element ${indexOf(worst, shape)} is furthest off: ${got[worst]}, not ${want[worst]}` };
+  return {
+    error: Math.sqrt(square) / (norm(want) || 1),
+    message: `element ${indexOf(worst, shape)} is furthest off: ${got[worst]}, not ${want[worst]}`,
+  };
 }
 
 /**
- * Checks a subject on each case and kernel family: the forward against the reference, element by element; each gradient, of a random linear function of the output, along
- * random directions against central differences of the reference in float64, and where they disagree element by element to say which; every number written and finite.
- * Cases beyond the given ones are the caller's affair (`casesOf` makes the usual ones). Throws what `build` and `compile` throw.
+ * Checks a subject on each case and kernel family: the forward against the reference, element by element;
+ * each gradient, of a random linear function of the output, along random directions against central
+ * differences of the reference in float64, and where they disagree element by element to say which; every
+ * number written and finite. Cases beyond the given ones are the caller's affair (`casesOf` makes the usual
+ * ones). Throws what `build` and `compile` throw.
  */
-export async function gradcheck(gpu: Gpu, subject: GradcheckSubject, options: GradcheckOptions = {}): Promise<GradcheckResult> {
-  const { families = ['cpu', 'gpu'], seed = 1 } = options, findings: GradcheckFinding[] = [];
+export async function gradcheck(
+  gpu: Gpu,
+  subject: GradcheckSubject,
+  options: GradcheckOptions = {},
+): Promise<GradcheckResult> {
+  const { families = ['cpu', 'gpu'], seed = 1 } = options;
+  const findings: GradcheckFinding[] = [];
   for (const family of families) {
     const device: Gpu = { ...gpu, profile: { ...gpu.profile, family } };
-    for (const one of subject.cases) findings.push(...(await checkCase(device, subject, one, options, seed)).map((f) => ({ ...f, case: one.name, family })));
+    for (const one of subject.cases)
+      findings.push(
+        ...(await checkCase(device, subject, one, options, seed)).map((f) => ({
+          ...f,
+          case: one.name,
+          family,
+        })),
+      );
   }
-  return { name: subject.name, passed: findings.every(({ passed }) => passed), findings, notes: notesOn(gpu, subject) };
+  return {
+    name: subject.name,
+    passed: findings.every(({ passed }) => passed),
+    findings,
+    notes: notesOn(gpu, subject),
+  };
 }
 
 /** Of the kernels that run where there are no subgroups, which is what both compilers see. */
@@ -120,20 +173,41 @@ function notesOn(gpu: Gpu, subject: GradcheckSubject): string[] {
   }
 }
 
-async function checkCase(gpu: Gpu, subject: GradcheckSubject, { inputs, smooth = true }: GradcheckCase, options: GradcheckOptions, seed: number): Promise<Omit<GradcheckFinding, 'case' | 'family'>[]> {
-  const { reference } = subject, tolerance = options.tolerance ?? 1e-5, gradTolerance = options.gradTolerance ?? (reference ? 1e-4 : 2e-2);
-  const names = Object.keys(inputs), wanted = wantedOf(inputs), shapes = Object.fromEntries(names.map((name) => [name, inputs[name]!.shape]));
-  const data = Object.fromEntries(names.map((name, i) => [name, contents(inputs[name]!, seed, i)])), up = (shape: Shape): Floats => Float32Array.from(noise(elements(shape), seed, 1000));
+async function checkCase(
+  gpu: Gpu,
+  subject: GradcheckSubject,
+  { inputs, smooth = true }: GradcheckCase,
+  options: GradcheckOptions,
+  seed: number,
+): Promise<Omit<GradcheckFinding, 'case' | 'family'>[]> {
+  const { reference } = subject;
+  const tolerance = options.tolerance ?? 1e-5;
+  const gradTolerance = options.gradTolerance ?? (reference ? 1e-4 : 2e-2);
+  const names = Object.keys(inputs);
+  const wanted = wantedOf(inputs);
+  const shapes = Object.fromEntries(names.map((name) => [name, inputs[name]!.shape]));
+  const data = Object.fromEntries(names.map((name, i) => [name, contents(inputs[name]!, seed, i)]));
+  const up = (shape: Shape): Floats => Float32Array.from(noise(elements(shape), seed, 1000));
   const prepared = await Prepared.create(gpu, subject, inputs, wanted, up);
   try {
-    const { y, gradients } = await prepared.run(data), upstream = up(prepared.shape), exact = Object.fromEntries(names.map((name) => [name, Float64Array.from(data[name]!)]));
-    const findings: Omit<GradcheckFinding, 'case' | 'family'>[] = [], add = (of: string, error: number, limit: number, message: string): void => {
+    const { y, gradients } = await prepared.run(data);
+    const upstream = up(prepared.shape);
+    const exact = Object.fromEntries(names.map((name) => [name, Float64Array.from(data[name]!)]));
+    const findings: Omit<GradcheckFinding, 'case' | 'family'>[] = [];
+    const add = (of: string, error: number, limit: number, message: string): void => {
       const passed = error <= limit;
       findings.push({ of, error, tolerance: limit, passed, message: passed ? '' : message });
     };
     const unwritten = (of: string, x: Floats, shape: Shape): boolean => {
       const bad = x.findIndex((v) => !Number.isFinite(v));
-      if (bad >= 0) add(of, Infinity, 0, `element ${indexOf(bad, shape)} is ${x[bad]}: it is not written, or computed from what is not a number`);
+      if (bad >= 0)
+        add(
+          of,
+          Infinity,
+          0,
+          `element ${indexOf(bad, shape)} is ${x[bad]}: it is not written, or computed from what is ` +
+            'not a number',
+        );
       return bad >= 0;
     };
     if (reference) {
@@ -141,24 +215,43 @@ async function checkCase(gpu: Gpu, subject: GradcheckSubject, { inputs, smooth =
       add('forward', error, tolerance, message);
     } else unwritten('forward', y, prepared.shape);
     const objective = async (name: string, x: Float64Array): Promise<number> => {
-      return inner(reference ? reference({ ...exact, [name]: x }, shapes) : (await prepared.run({ ...data, [name]: Float32Array.from(x) })).y, upstream);
+      return inner(
+        reference
+          ? reference({ ...exact, [name]: x }, shapes)
+          : (await prepared.run({ ...data, [name]: Float32Array.from(x) })).y,
+        upstream,
+      );
     };
     // In f32 a difference needs a wider step to rise above the rounding.
-    const h = reference ? 1e-5 : 1e-2, slope = async (name: string, direction: (i: number) => number): Promise<number> => {
+    const h = reference ? 1e-5 : 1e-2;
+    const slope = async (name: string, direction: (i: number) => number): Promise<number> => {
       const moved = (sign: number): Float64Array => exact[name]!.map((v, i) => v + sign * h * direction(i));
-      return (await objective(name, moved(1)) - await objective(name, moved(-1))) / (2 * h);
+      return ((await objective(name, moved(1))) - (await objective(name, moved(-1)))) / (2 * h);
     };
     for (const name of wanted) {
-      const got = gradients[name]!, of = `d ${name}`;
+      const got = gradients[name]!;
+      const of = `d ${name}`;
       if (unwritten(of, got, shapes[name]!)) continue;
-      if (!smooth) { add(of, 0, gradTolerance, ''); continue; }
+      if (!smooth) {
+        add(of, 0, gradTolerance, '');
+        continue;
+      }
       const size = norm(got);
       let error = 0;
       for (let k = 0; k < DIRECTIONS; k++) {
-        const direction = noise(got.length, seed, 2000 + k), want = await slope(name, (i) => direction[i]!), have = inner(got, direction);
+        const direction = noise(got.length, seed, 2000 + k);
+        const want = await slope(name, (i) => direction[i]!);
+        const have = inner(got, direction);
         error = Math.max(error, Math.abs(have - want) / (Math.max(size, Math.abs(want)) || 1));
       }
-      add(of, error, gradTolerance, error > gradTolerance ? await worstElement(got, shapes[name]!, (i) => slope(name, (j) => Number(i === j))) : '');
+      add(
+        of,
+        error,
+        gradTolerance,
+        error > gradTolerance
+          ? await worstElement(got, shapes[name]!, (i) => slope(name, (j) => Number(i === j)))
+          : '',
+      );
     }
     return findings;
   } finally {
@@ -169,13 +262,23 @@ async function checkCase(gpu: Gpu, subject: GradcheckSubject, { inputs, smooth =
 /** Elements looked at one by one where a gradient is wrong. */
 const LOOKED_AT = 64;
 
-async function worstElement(got: Floats, shape: Shape, slope: (i: number) => Promise<number>): Promise<string> {
+async function worstElement(
+  got: Floats,
+  shape: Shape,
+  slope: (i: number) => Promise<number>,
+): Promise<string> {
   let worst = { at: 0, want: NaN, off: -1 };
   const step = Math.max(1, Math.floor(got.length / LOOKED_AT));
   for (let at = 0; at < got.length; at += step) {
-    const want = await slope(at), off = Math.abs(got[at]! - want);
+    const want = await slope(at);
+    const off = Math.abs(got[at]! - want);
     if (off > worst.off) worst = { at, want, off };
   }
-  const { at, want } = worst, ratio = got[at]! / want;
-  return `element ${indexOf(at, shape)} is furthest off${step > 1 ? ` of ${Math.ceil(got.length / step)} looked at` : ''}: ${got[at]}, not ${want.toPrecision(6)}${Number.isFinite(ratio) && ratio !== 0 ? ` (${ratio.toPrecision(3)} times)` : ''}`;
+  const { at, want } = worst;
+  const ratio = got[at]! / want;
+  return (
+    `element ${indexOf(at, shape)} is furthest ` +
+    `off${step > 1 ? ` of ${Math.ceil(got.length / step)} looked at` : ''}: ${got[at]}, not ` +
+    `${want.toPrecision(6)}${Number.isFinite(ratio) && ratio !== 0 ? ` (${ratio.toPrecision(3)} times)` : ''}`
+  );
 }

@@ -1,8 +1,9 @@
 /** A graph of somebody's ops on the device, for contents that may change: what checks and timings run. */
-import { randomStream } from '../audio/random.ts';
+import { randomStream } from '../random/stream.ts';
 import { MGFError } from '../errors.ts';
 import { BufferUsage } from '../gpu/flags.ts';
-import { elements, formatShape, Graph, type Shape, type Value } from '../graph/graph.ts';
+import { elements, formatShape, type Shape } from '../graph/shape.ts';
+import { Graph, type Value } from '../graph/graph.ts';
 import { vectorJacobianProduct } from '../ops/grad.ts';
 import { kernelText } from '../gpu/pipelines.ts';
 import { collectDispatches, compile } from '../plan/compile.ts';
@@ -25,12 +26,20 @@ export interface CaseInput {
 /** Roughly normal numbers of unit variance. */
 export function noise(n: number, seed: number, stream: number): Float64Array {
   const random = randomStream(seed, stream, 0, 0x67636b);
-  return Float64Array.from({ length: n }, () => 2 * (random.uniform() + random.uniform() + random.uniform() - 1.5));
+  return Float64Array.from(
+    { length: n },
+    () => 2 * (random.uniform() + random.uniform() + random.uniform() - 1.5),
+  );
 }
 
-export function contents({ shape, dtype = 'f32', below = 1, data }: CaseInput, seed: number, stream: number): Floats | Int32Array<ArrayBuffer> {
+export function contents(
+  { shape, dtype = 'f32', below = 1, data }: CaseInput,
+  seed: number,
+  stream: number,
+): Floats | Int32Array<ArrayBuffer> {
   const n = elements(shape);
-  if (data && data.length !== n) throw new MGFError('shape', `gradcheck: ${data.length} numbers for shape ${formatShape(shape)}.`);
+  if (data && data.length !== n)
+    throw new MGFError('shape', `gradcheck: ${data.length} numbers for shape ${formatShape(shape)}.`);
   if (dtype === 'i32') {
     const random = randomStream(seed, stream, 0, 0x67636c);
     return Int32Array.from({ length: n }, (_, i) => data?.[i] ?? random.below(below));
@@ -39,26 +48,64 @@ export function contents({ shape, dtype = 'f32', below = 1, data }: CaseInput, s
 }
 
 type Contents = Readonly<Record<string, Floats | Int32Array<ArrayBuffer>>>;
-interface Run { readonly y: Floats; readonly gradients: Readonly<Record<string, Floats>> }
+interface Run {
+  readonly y: Floats;
+  readonly gradients: Readonly<Record<string, Floats>>;
+}
 
 type Buildable = { readonly name: string; build(inputs: Readonly<Record<string, Value>>): Value };
 
 /** The inputs that a gradient is asked for of. */
-export const wantedOf = (inputs: Readonly<Record<string, CaseInput>>): string[] => Object.keys(inputs).filter((name) => inputs[name]!.dtype !== 'i32' && inputs[name]!.gradient !== false);
+export const wantedOf = (inputs: Readonly<Record<string, CaseInput>>): string[] =>
+  Object.keys(inputs).filter((name) => inputs[name]!.dtype !== 'i32' && inputs[name]!.gradient !== false);
 
 /** A subject's graph: its inputs, its output, and what is wanted of it by name, `y` and `d NAME`. */
-function drawn(subject: Buildable, inputs: Readonly<Record<string, CaseInput>>, wanted: readonly string[], up: (shape: Shape) => Floats): { graph: Graph; values: Readonly<Record<string, Value>>; y: Value; keep: Readonly<Record<string, Value>> } {
+function drawn(
+  subject: Buildable,
+  inputs: Readonly<Record<string, CaseInput>>,
+  wanted: readonly string[],
+  up: (shape: Shape) => Floats,
+): {
+  graph: Graph;
+  values: Readonly<Record<string, Value>>;
+  y: Value;
+  keep: Readonly<Record<string, Value>>;
+} {
   const graph = new Graph();
-  const values = Object.fromEntries(Object.entries(inputs).map(([name, { shape, dtype = 'f32' }]) => [name, graph.state(name, shape, { dtype, requiresGrad: wanted.includes(name) })]));
-  const y = subject.build(values), keep: Record<string, Value> = { y };
-  if (wanted.length > 0) vectorJacobianProduct(new Map([[y, graph.constant('upstream', y.shape, up(y.shape))]]), wanted.map((name) => values[name]!)).forEach((g, i) => { keep[`d ${wanted[i]}`] = g; });
+  const values = Object.fromEntries(
+    Object.entries(inputs).map(([name, { shape, dtype = 'f32' }]) => [
+      name,
+      graph.state(name, shape, { dtype, requiresGrad: wanted.includes(name) }),
+    ]),
+  );
+  const y = subject.build(values);
+  const keep: Record<string, Value> = { y };
+  if (wanted.length > 0)
+    vectorJacobianProduct(
+      new Map([[y, graph.constant('upstream', y.shape, up(y.shape))]]),
+      wanted.map((name) => values[name]!),
+    ).forEach((g, i) => {
+      keep[`d ${wanted[i]}`] = g;
+    });
   return { graph, values, y, keep };
 }
 
-/** The texts that a subject's kernels would have on another adapter, by text the kernel's name; nothing is compiled. */
-export function textsOn(adapter: AdapterProfile, subject: Buildable, inputs: Readonly<Record<string, CaseInput>>): ReadonlyMap<string, string> {
+/**
+ * The texts that a subject's kernels would have on another adapter, by text the kernel's name; nothing is
+ * compiled.
+ */
+export function textsOn(
+  adapter: AdapterProfile,
+  subject: Buildable,
+  inputs: Readonly<Record<string, CaseInput>>,
+): ReadonlyMap<string, string> {
   const { graph } = drawn(subject, inputs, wantedOf(inputs), (shape) => new Float32Array(elements(shape)));
-  return new Map(collectDispatches(adapter, graph.nodes).dispatches.map(({ kernel, constants }) => [kernelText(adapter, kernel, constants), kernel.name]));
+  return new Map(
+    collectDispatches(adapter, graph.nodes).dispatches.map(({ kernel, constants }) => [
+      kernelText(adapter, kernel, constants),
+      kernel.name,
+    ]),
+  );
 }
 
 /** A subject's graph on the device, for contents that may change. */
@@ -69,7 +116,13 @@ export class Prepared {
   readonly #wanted: readonly string[];
   readonly #buffers: ReadonlyMap<string, GPUBuffer>;
 
-  private constructor(gpu: Gpu, shape: Shape, program: Program, wanted: readonly string[], buffers: ReadonlyMap<string, GPUBuffer>) {
+  private constructor(
+    gpu: Gpu,
+    shape: Shape,
+    program: Program,
+    wanted: readonly string[],
+    buffers: ReadonlyMap<string, GPUBuffer>,
+  ) {
     this.#gpu = gpu;
     this.shape = shape;
     this.program = program;
@@ -77,10 +130,21 @@ export class Prepared {
     this.#buffers = buffers;
   }
 
-  static async create(gpu: Gpu, subject: Buildable, inputs: Readonly<Record<string, CaseInput>>, wanted: readonly string[], up: (shape: Shape) => Floats): Promise<Prepared> {
-    const { graph, values, y, keep } = drawn(subject, inputs, wanted, up), place = new Map<Value, Region>(), buffers = new Map<string, GPUBuffer>();
+  static async create(
+    gpu: Gpu,
+    subject: Buildable,
+    inputs: Readonly<Record<string, CaseInput>>,
+    wanted: readonly string[],
+    up: (shape: Shape) => Floats,
+  ): Promise<Prepared> {
+    const { graph, values, y, keep } = drawn(subject, inputs, wanted, up);
+    const place = new Map<Value, Region>();
+    const buffers = new Map<string, GPUBuffer>();
     for (const [name, value] of Object.entries(values)) {
-      const buffer = gpu.device.createBuffer({ size: Math.max(16, 16 * Math.ceil(elements(value.shape) / 4)), usage: BufferUsage.STORAGE | BufferUsage.COPY_DST | BufferUsage.COPY_SRC });
+      const buffer = gpu.device.createBuffer({
+        size: Math.max(16, 16 * Math.ceil(elements(value.shape) / 4)),
+        usage: BufferUsage.STORAGE | BufferUsage.COPY_DST | BufferUsage.COPY_SRC,
+      });
       buffers.set(name, buffer);
       place.set(value, { buffer, offset: 0, size: buffer.size });
     }
@@ -93,14 +157,18 @@ export class Prepared {
     }
   }
 
-  /** Everything that the program computes holds NaN before, so that an element nobody writes shows, and what is left of an earlier step. */
+  /**
+   * Everything that the program computes holds NaN before, so that an element nobody writes shows, and what
+   * is left of an earlier step.
+   */
   async run(data: Contents): Promise<Run> {
-    for (const [name, x] of Object.entries(data)) this.#gpu.device.queue.writeBuffer(this.#buffers.get(name)!, 0, x);
+    for (const [name, x] of Object.entries(data))
+      this.#gpu.device.queue.writeBuffer(this.#buffers.get(name)!, 0, x);
     this.program.poison();
     await this.program.step();
     const gradients: Record<string, Floats> = {};
-    for (const name of this.#wanted) gradients[name] = await this.program.read(`d ${name}`) as Floats;
-    return { y: await this.program.read('y') as Floats, gradients };
+    for (const name of this.#wanted) gradients[name] = (await this.program.read(`d ${name}`)) as Floats;
+    return { y: (await this.program.read('y')) as Floats, gradients };
   }
 
   destroy(): void {

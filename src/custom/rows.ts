@@ -1,25 +1,38 @@
 /**
- * The second of three ways to bring an op: a loss of rows, such as one over the logits of each anchor. It is written as numbers of a row (a logsumexp, a norm, an inner
- * product), the value that they make, and the derivative by each element. The engine walks the rows on both kernel families, keeps the numbers for the backward pass,
- * and takes the weighted mean.
+ * The second of three ways to bring an op: a loss of rows, such as one over the logits of each anchor. It is
+ * written as numbers of a row (a logsumexp, a norm, an inner product), the value that they make, and the
+ * derivative by each element. The engine walks the rows on both kernel families, keeps the numbers for the
+ * backward pass, and takes the weighted mean.
  */
 import rowsText from '../../kernels/custom_rows.wgsl';
 import { MGFError } from '../errors.ts';
-import { f32, formatShape, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch, type Kernel, type Op } from '../graph/op.ts';
-import { ceilDiv, overRows } from '../ops/launch.ts';
-import { totals } from '../ops/reduce.ts';
+import { f32, formatShape, type Spec } from '../graph/shape.ts';
+import type { Value } from '../graph/graph.ts';
+import { defineOp, type Op } from '../launch/op.ts';
+import { kernel, type Dispatch, type Kernel } from '../launch/dispatch.ts';
+import { ceilDiv, overRows } from '../launch/grid.ts';
+import { totals } from '../ops/lib/reduce.ts';
 import { chosenAttributes, orderedInputs, type Attribute, type Attributes } from './elementwise.ts';
 import { checkNames, userFunction } from './text.ts';
 
 /**
- * A number of a row, in WGSL. `sum`, `max`, `logsumexp`, `norm` (root of the sum of squares) run over the elements: there each tensor's name is its element j, and `j` is the column
- * (u32). `dot` is the sum of the products of two. `value` is made of earlier numbers. Everywhere: attributes, indices, earlier numbers, `n` (columns, f32), and `NAME_at(k)`,
- * element k (u32) of this row of the tensor NAME.
+ * A number of a row, in WGSL. `sum`, `max`, `logsumexp`, `norm` (root of the sum of squares) run over the
+ * elements: there each tensor's name is its element j, and `j` is the column (u32). `dot` is the sum of the
+ * products of two. `value` is made of earlier numbers. Everywhere: attributes, indices, earlier numbers, `n`
+ * (columns, f32), and `NAME_at(k)`, element k (u32) of this row of the tensor NAME.
  */
-export type RowNumber = { readonly sum: string } | { readonly max: string } | { readonly logsumexp: string } | { readonly norm: string } | { readonly dot: readonly [string, string] } | { readonly value: string };
+export type RowNumber =
+  | { readonly sum: string }
+  | { readonly max: string }
+  | { readonly logsumexp: string }
+  | { readonly norm: string }
+  | { readonly dot: readonly [string, string] }
+  | { readonly value: string };
 
-/** A loss of rows as `defineRowLoss` takes it: WGSL of a row's numbers, its loss and derivative, and the same in float64. */
+/**
+ * A loss of rows as `defineRowLoss` takes it: WGSL of a row's numbers, its loss and derivative, and the same
+ * in float64.
+ */
 export interface RowDefinition<R extends string, I extends string, A extends string> {
   /** Of the op, in plans, profiles and messages. */
   readonly name: string;
@@ -33,10 +46,16 @@ export interface RowDefinition<R extends string, I extends string, A extends str
   readonly numbers?: Readonly<Record<string, RowNumber>>;
   /** WGSL of the row's loss, made of its numbers. */
   readonly forward: string;
-  /** WGSL of the derivative of the row's loss by element j of a tensor, with the names of an element and the row's numbers; null: no gradient. */
+  /**
+   * WGSL of the derivative of the row's loss by element j of a tensor, with the names of an element and the
+   * row's numbers; null: no gradient.
+   */
   readonly backward: Readonly<Partial<Record<R, string>>> | null;
   /** The loss of a row in float64: what kernels are checked by. */
-  readonly reference: (row: Readonly<Record<R, Float64Array>> & Readonly<Record<I, number>>, attributes: Readonly<Record<A, number>>) => number;
+  readonly reference: (
+    row: Readonly<Record<R, Float64Array>> & Readonly<Record<I, number>>,
+    attributes: Readonly<Record<A, number>>,
+  ) => number;
   /** Floating-point operations an element, for profiles. Default 8. */
   readonly flops?: number;
 }
@@ -53,10 +72,24 @@ export interface RowLoss<R extends string, I extends string, A extends string> {
 type AnyDefinition = RowDefinition<string, string, string>;
 
 function check({ name, rows, indices = [], attributes = {}, numbers = {}, backward }: AnyDefinition): void {
-  if (rows.length < 1 || rows.length > 2 || indices.length > 1) throw new MGFError('usage', `${name}: a row loss reads one or two tensors and at most one index, not ${rows.length} and ${indices.length}.`);
-  checkNames(name, 'an input, an attribute or a number', [...rows, ...indices, ...Object.keys(attributes), ...Object.keys(numbers)]);
+  if (rows.length < 1 || rows.length > 2 || indices.length > 1)
+    throw new MGFError(
+      'usage',
+      `${name}: a row loss reads one or two tensors and at most one index, not ${rows.length} and ` +
+        `${indices.length}.`,
+    );
+  checkNames(name, 'an input, an attribute or a number', [
+    ...rows,
+    ...indices,
+    ...Object.keys(attributes),
+    ...Object.keys(numbers),
+  ]);
   const stranger = Object.keys(backward ?? {}).find((input) => !rows.includes(input));
-  if (stranger !== undefined) throw new MGFError('usage', `${name}: backward has a derivative by ${stranger}, which is none of its tensors (${rows.join(', ')}).`);
+  if (stranger !== undefined)
+    throw new MGFError(
+      'usage',
+      `${name}: backward has a derivative by ${stranger}, which is none of its tensors (${rows.join(', ')}).`,
+    );
 }
 
 /** What a reduction starts from, adds by, and is across the lanes of a row. */
@@ -78,8 +111,20 @@ class Writer {
   #parameters(numbers: readonly string[]): { declared: string[]; given: string[] } {
     const { indices = [], attributes = {} } = this.#d;
     return {
-      declared: ['row: u32', 'n: f32', ...indices.map((i) => `${i}: u32`), ...Object.keys(attributes).map((a) => `${a}: f32`), ...numbers.map((s) => `${s}: f32`)],
-      given: ['row', 'f32(p.n)', ...indices.map((_, i) => `own_index${i}`), ...Object.keys(attributes).map((_, a) => `p.a${a}`), ...numbers.map((s) => `number_${s}`)],
+      declared: [
+        'row: u32',
+        'n: f32',
+        ...indices.map((i) => `${i}: u32`),
+        ...Object.keys(attributes).map((a) => `${a}: f32`),
+        ...numbers.map((s) => `${s}: f32`),
+      ],
+      given: [
+        'row',
+        'f32(p.n)',
+        ...indices.map((_, i) => `own_index${i}`),
+        ...Object.keys(attributes).map((_, a) => `p.a${a}`),
+        ...numbers.map((s) => `number_${s}`),
+      ],
     };
   }
 
@@ -91,104 +136,217 @@ class Writer {
   }
 
   /** A function of element j; returns its call for component c of the vec4s (or the one number) at i. */
-  #ofElement(name: string, body: string, numbers: readonly string[], label: string): (component: string, column: string) => string {
-    const { declared, given } = this.#parameters(numbers), { rows } = this.#d;
-    this.#functions.push(userFunction(name, ['j: u32', ...rows.map((r) => `${r}: f32`), ...declared], this.#placed(body), label));
-    return (component, column) => `${name}(${[column, ...rows.map((_, k) => `x${k}[base + i]${component}`), ...given].join(', ')})`;
+  #ofElement(
+    name: string,
+    body: string,
+    numbers: readonly string[],
+    label: string,
+  ): (component: string, column: string) => string {
+    const { declared, given } = this.#parameters(numbers);
+    const { rows } = this.#d;
+    this.#functions.push(
+      userFunction(name, ['j: u32', ...rows.map((r) => `${r}: f32`), ...declared], this.#placed(body), label),
+    );
+    return (component, column) =>
+      `${name}(${[column, ...rows.map((_, k) => `x${k}[base + i]${component}`), ...given].join(', ')})`;
   }
 
   #placed(body: string): string {
-    return this.#d.rows.reduce((text, name, k) => text.replaceAll(new RegExp(`\\b${name}_at\\(`, 'g'), `at${k}(row, `), body);
+    return this.#d.rows.reduce(
+      (text, name, k) => text.replaceAll(new RegExp(`\\b${name}_at\\(`, 'g'), `at${k}(row, `),
+      body,
+    );
   }
 
   /** A loop over the row's elements; `step` is told the call for each component. */
   #loop(element: (component: string, column: string) => string, step: (call: string) => string): string {
     return [
-      '  for (var i = lane; i < p.width; i += LANES) {', '#if VEC', ...[0, 1, 2, 3].map((c) => step(element(`[${c}]`, `4u * i + ${c}u`))), '#else', step(element('', 'i')), '#end', '  }',
+      '  for (var i = lane; i < p.width; i += LANES) {',
+      '#if VEC',
+      ...[0, 1, 2, 3].map((c) => step(element(`[${c}]`, `4u * i + ${c}u`))),
+      '#else',
+      step(element('', 'i')),
+      '#end',
+      '  }',
     ].join('\n');
   }
 
-  #reduce(target: string, kind: keyof typeof REDUCTIONS, element: (component: string, column: string) => string): string {
+  #reduce(
+    target: string,
+    kind: keyof typeof REDUCTIONS,
+    element: (component: string, column: string) => string,
+  ): string {
     const { start, add, across } = REDUCTIONS[kind];
-    return [`  var part_${target} = ${start};`, this.#loop(element, (call) => `    { let r = part_${target}; let e = ${call}; part_${target} = ${add}; }`), `  let ${target} = ${across}(part_${target}, lane);`].join('\n');
+    return [
+      `  var part_${target} = ${start};`,
+      this.#loop(
+        element,
+        (call) => `    { let r = part_${target}; let e = ${call}; part_${target} = ${add}; }`,
+      ),
+      `  let ${target} = ${across}(part_${target}, lane);`,
+    ].join('\n');
   }
 
   #number(name: string, number: RowNumber, earlier: readonly string[]): string {
-    const label = `${this.#d.name}.numbers.${name}`, target = `number_${name}`, element = (body: string, suffix = ''): ((component: string, column: string) => string) => this.#ofElement(`element_${name}${suffix}`, body, earlier, label);
-    if ('value' in number) return `  let ${target} = ${this.#ofRow(`row_${name}`, number.value, earlier, label)};`;
+    const label = `${this.#d.name}.numbers.${name}`;
+    const target = `number_${name}`;
+    const element = (body: string, suffix = ''): ((component: string, column: string) => string) =>
+      this.#ofElement(`element_${name}${suffix}`, body, earlier, label);
+    if ('value' in number)
+      return `  let ${target} = ${this.#ofRow(`row_${name}`, number.value, earlier, label)};`;
     if ('sum' in number) return this.#reduce(target, 'sum', element(number.sum));
     if ('max' in number) return this.#reduce(target, 'max', element(number.max));
     if ('dot' in number) {
       const [a, b] = [element(number.dot[0], '_a'), element(number.dot[1], '_b')];
-      return this.#reduce(target, 'sum', (component, column) => `${a(component, column)} * ${b(component, column)}`);
+      return this.#reduce(
+        target,
+        'sum',
+        (component, column) => `${a(component, column)} * ${b(component, column)}`,
+      );
     }
     if ('norm' in number) {
       const e = element(number.norm);
-      return `${this.#reduce(`square_${name}`, 'sum', (component, column) => `pow2(${e(component, column)})`)}\n  let ${target} = sqrt(square_${name});`;
+      return (
+        `${this.#reduce(`square_${name}`, 'sum', (component, column) => `pow2(${e(component, column)})`)}\n  ` +
+        `let ${target} = sqrt(square_${name});`
+      );
     }
     const e = element(number.logsumexp);
-    return `${this.#reduce(`top_${name}`, 'max', e)}\n${this.#reduce(`total_${name}`, 'sum', (component, column) => `exp(${e(component, column)} - top_${name})`)}\n  let ${target} = top_${name} + log(total_${name});`;
+    return (
+      `${this.#reduce(`top_${name}`, 'max', e)}\n${this.#reduce(`total_${name}`, 'sum', (component, column) => `exp(${e(component, column)} - top_${name})`)}\n  ` +
+      `let ${target} = top_${name} + log(total_${name});`
+    );
   }
 
   forward(): string {
-    const { name, numbers = {}, forward } = this.#d, names = Object.keys(numbers);
+    const { name, numbers = {}, forward } = this.#d;
+    const names = Object.keys(numbers);
     const reductions = names.map((s, at) => this.#number(s, numbers[s]!, names.slice(0, at))).join('\n');
-    const loss = this.#ofRow('row_loss', forward, names, `${name}.forward`), keep = names.map((s, at) => `    kept[row * ${names.length}u + ${at}u] = number_${s};`).join('\n');
+    const loss = this.#ofRow('row_loss', forward, names, `${name}.forward`);
+    const keep = names.map((s, at) => `    kept[row * ${names.length}u + ${at}u] = number_${s};`).join('\n');
     return this.#fill({ REDUCTIONS: `${reductions}\n  let loss = ${loss};`, KEEP: keep, SLOPES: '' });
   }
 
   backward(input: string): string {
-    const { name, numbers = {}, backward } = this.#d, names = Object.keys(numbers), slope = this.#ofElement('slope_of', backward![input]!, names, `${name}.backward.${input}`);
+    const { name, numbers = {}, backward } = this.#d;
+    const names = Object.keys(numbers);
+    const slope = this.#ofElement('slope_of', backward![input]!, names, `${name}.backward.${input}`);
     const read = names.map((s, at) => `    let number_${s} = kept[row * ${names.length}u + ${at}u];`);
-    const slopes = [...read, '#if VEC', `    let slope = V(${[0, 1, 2, 3].map((c) => slope(`[${c}]`, `4u * i + ${c}u`)).join(', ')});`, '#else', `    let slope = ${slope('', 'i')};`, '#end'].join('\n');
+    const slopes = [
+      ...read,
+      '#if VEC',
+      `    let slope = V(${[0, 1, 2, 3].map((c) => slope(`[${c}]`, `4u * i + ${c}u`)).join(', ')});`,
+      '#else',
+      `    let slope = ${slope('', 'i')};`,
+      '#end',
+    ].join('\n');
     return this.#fill({ REDUCTIONS: '  let loss = 0.0;', KEEP: '', SLOPES: slopes });
   }
 
   #fill(places: Readonly<Record<'REDUCTIONS' | 'KEEP' | 'SLOPES', string>>): string {
     const functions = ['fn pow2(x: f32) -> f32 { return x * x; }', ...this.#functions].join('\n');
-    return Object.entries({ USER: functions, ...places }).reduce((text, [place, by]) => text.replace(new RegExp(`^${place}$`, 'm'), () => by), rowsText);
+    return Object.entries({ USER: functions, ...places }).reduce(
+      (text, [place, by]) => text.replace(new RegExp(`^${place}$`, 'm'), () => by),
+      rowsText,
+    );
   }
 }
 
 /**
- * Defines a loss of rows: sum(weight * row's loss) / max(sum(weight), 1) -> [1]; without a weight the mean over rows. Rows of weight 0 may hold anything.
- * Two passes in a fixed order: a step repeats bit for bit. Throws as `defineElementwise`.
+ * Defines a loss of rows: sum(weight * row's loss) / max(sum(weight), 1) -> [1]; without a weight the mean
+ * over rows. Rows of weight 0 may hold anything. Two passes in a fixed order: a step repeats bit for bit.
+ * Throws as `defineElementwise`.
  */
-export function defineRowLoss<const R extends string, const I extends string = never, const A extends string = never>(definition: RowDefinition<R, I, A>): RowLoss<R, I, A> {
-  const plain = definition as unknown as AnyDefinition, { name, rows, indices = [], attributes = {}, flops = 8 } = plain;
+export function defineRowLoss<
+  const R extends string,
+  const I extends string = never,
+  const A extends string = never,
+>(definition: RowDefinition<R, I, A>): RowLoss<R, I, A> {
+  const plain = definition as unknown as AnyDefinition;
+  const { name, rows, indices = [], attributes = {}, flops = 8 } = plain;
   check(plain);
-  const S = Object.keys(plain.numbers ?? {}).length, K = rows.length, at = rows.map((_, i) => i), inputs = [...rows, ...indices], mask = inputs.length;
+  const S = Object.keys(plain.numbers ?? {}).length;
+  const K = rows.length;
+  const at = rows.map((_, i) => i);
+  const inputs = [...rows, ...indices];
+  const mask = inputs.length;
   const forwardKernel = kernel(`${name}.forward`, new Writer(plain).forward());
-  const backwardKernels = rows.map((r): Kernel | null => (plain.backward?.[r] === undefined ? null : kernel(`${name}.backward.${r}`, new Writer(plain).backward(r))));
-  const sizes = ({ shape: [N, n] }: Spec): { N: number; n: number; VEC: number; width: number } => ({ N: N!, n: n!, VEC: Number(n! % 4 === 0), width: n! % 4 === 0 ? n! / 4 : n! });
-  const constantsOf = (weighted: boolean, VEC: number, BACK: number): Record<string, number> => ({ K, I: indices.length, A: Object.keys(attributes).length, S, VEC, MASK: Number(weighted), BACK });
-  const uniforms = (attrs: Attributes<string>): Record<string, Attribute> => Object.fromEntries(Object.values(attrs).map((v, a) => [`a${a}`, v]));
-  const bind = (values: readonly (Value | null)[]): Record<string, Value> => ({
-    ...Object.fromEntries(rows.map((_, k) => [`x${k}`, values[k]!])), ...Object.fromEntries(indices.map((_, i) => [`index${i}`, values[K + i]!])), ...(values[mask] && { mask: values[mask] }),
+  const backwardKernels = rows.map((r): Kernel | null =>
+    plain.backward?.[r] === undefined ? null : kernel(`${name}.backward.${r}`, new Writer(plain).backward(r)),
+  );
+  const sizes = ({ shape: [N, n] }: Spec): { N: number; n: number; VEC: number; width: number } => ({
+    N: N!,
+    n: n!,
+    VEC: Number(n! % 4 === 0),
+    width: n! % 4 === 0 ? n! / 4 : n!,
   });
-  // Tensors, indices, weight?. Outputs the loss [1], the numbers of each row, and what the sum was divided by [1].
+  const constantsOf = (weighted: boolean, VEC: number, BACK: number): Record<string, number> => ({
+    K,
+    I: indices.length,
+    A: Object.keys(attributes).length,
+    S,
+    VEC,
+    MASK: Number(weighted),
+    BACK,
+  });
+  const uniforms = (attrs: Attributes<string>): Record<string, Attribute> =>
+    Object.fromEntries(Object.values(attrs).map((v, a) => [`a${a}`, v]));
+  const bind = (values: readonly (Value | null)[]): Record<string, Value> => ({
+    ...Object.fromEntries(rows.map((_, k) => [`x${k}`, values[k]!])),
+    ...Object.fromEntries(indices.map((_, i) => [`index${i}`, values[K + i]!])),
+    ...(values[mask] && { mask: values[mask] }),
+  });
+  // Tensors, indices, weight?. Outputs the loss [1], the numbers of each row, and what the sum was divided by
+  // [1].
   const op = defineOp<Attributes<string>>({
     name,
     shape(specs) {
-      const first = specs[0]!, [N] = first.shape;
-      if (first.shape.length !== 2) throw new MGFError('shape', `${name}: ${rows[0]} must be [rows, n], got ${formatShape(first.shape)}.`);
+      const first = specs[0]!;
+      const [N] = first.shape;
+      if (first.shape.length !== 2)
+        throw new MGFError(
+          'shape',
+          `${name}: ${rows[0]} must be [rows, n], got ${formatShape(first.shape)}.`,
+        );
       rows.forEach((r, k) => {
-        if (specs[k]!.dtype !== 'f32' || formatShape(specs[k]!.shape) !== formatShape(first.shape)) throw new MGFError('shape', `${name}: ${r} is ${specs[k]!.dtype} ${formatShape(specs[k]!.shape)}, but must be f32 ${formatShape(first.shape)} as ${rows[0]}.`);
+        if (specs[k]!.dtype !== 'f32' || formatShape(specs[k]!.shape) !== formatShape(first.shape))
+          throw new MGFError(
+            'shape',
+            `${name}: ${r} is ${specs[k]!.dtype} ${formatShape(specs[k]!.shape)}, but must be f32 ` +
+              `${formatShape(first.shape)} as ${rows[0]}.`,
+          );
       });
       indices.forEach((index, i) => {
         const spec = specs[K + i]!;
-        if (spec.dtype !== 'i32' || formatShape(spec.shape) !== formatShape([N!])) throw new MGFError('shape', `${name}: ${index} is ${spec.dtype} ${formatShape(spec.shape)}, but must be i32 [${N}].`);
+        if (spec.dtype !== 'i32' || formatShape(spec.shape) !== formatShape([N!]))
+          throw new MGFError(
+            'shape',
+            `${name}: ${index} is ${spec.dtype} ${formatShape(spec.shape)}, but must be i32 [${N}].`,
+          );
       });
       const weight = specs[mask];
-      if (weight && (weight.dtype !== 'f32' || formatShape(weight.shape) !== formatShape([N!]))) throw new MGFError('shape', `${name}: the weight is ${weight.dtype} ${formatShape(weight.shape)}, but must be f32 [${N}].`);
+      if (weight && (weight.dtype !== 'f32' || formatShape(weight.shape) !== formatShape([N!])))
+        throw new MGFError(
+          'shape',
+          `${name}: the weight is ${weight.dtype} ${formatShape(weight.shape)}, but must be f32 [${N}].`,
+        );
       return [f32(1), f32(N!, Math.max(S, 1)), f32(1)];
     },
     forward(c) {
-      const values = inputs.map((_, i) => c.inputs[i] ?? null), weight = c.inputs[mask] ?? null, { N, n, VEC, width } = sizes(c.input(0)), padded = 4 * ceilDiv(N, 4);
-      const losses = c.temp([padded]), weights = weight && c.temp([padded]), [loss, kept, denominator] = c.outputs as [Value, Value, Value], { constants, grid } = overRows(padded, c.adapter);
+      const values = inputs.map((_, i) => c.inputs[i] ?? null);
+      const weight = c.inputs[mask] ?? null;
+      const { N, n, VEC, width } = sizes(c.input(0));
+      const padded = 4 * ceilDiv(N, 4);
+      const losses = c.temp([padded]);
+      const weights = weight && c.temp([padded]);
+      const [loss, kept, denominator] = c.outputs as [Value, Value, Value];
+      const { constants, grid } = overRows(padded, c.adapter);
       return [
         {
-          kernel: forwardKernel, constants: { ...constants, ...constantsOf(weight !== null, VEC, 0) }, grid, params: { rows: N, padded, width, n, ...uniforms(c.attrs) },
+          kernel: forwardKernel,
+          constants: { ...constants, ...constantsOf(weight !== null, VEC, 0) },
+          grid,
+          params: { rows: N, padded, width, n, ...uniforms(c.attrs) },
           bind: { ...bind([...values, weight]), losses, ...(S > 0 && { kept }), ...(weights && { weights }) },
         },
         totals(c.adapter, losses, weights, padded, weights ? 1 : N, weights ? 1 : 0, loss, denominator),
@@ -196,18 +354,41 @@ export function defineRowLoss<const R extends string, const I extends string = n
     },
     saves: { inputs: [...inputs.map((_, i) => i), mask], outputs: S > 0 ? [1, 2] : [2] },
     differentiable: at.filter((k) => backwardKernels[k] !== null),
-    backward: plain.backward && ((c) => at.flatMap((k): Dispatch[] => {
-      const dx = c.grad(k);
-      if (!dx) return [];
-      const weight = c.input(mask), { N, n, VEC, width } = sizes(dx), { constants, grid } = overRows(N, c.adapter);
-      return [{
-        kernel: backwardKernels[k]!, constants: { ...constants, ...constantsOf(weight !== null, VEC, 1) }, grid, params: { rows: N, padded: N, width, n, ...uniforms(c.attrs) },
-        bind: { ...bind([...inputs.map((_, i) => c.input(i)), weight]), ...(S > 0 && { kept: c.output(1) }), up: c.upstream(0)!, denominator: c.output(2), dx },
-      }];
-    })),
-    cost: ([x]) => ({ flops: flops * x!.shape[0]! * x!.shape[1]!, bytes: 4 * K * x!.shape[0]! * x!.shape[1]! }),
+    backward:
+      plain.backward &&
+      ((c) =>
+        at.flatMap((k): Dispatch[] => {
+          const dx = c.grad(k);
+          if (!dx) return [];
+          const weight = c.input(mask);
+          const { N, n, VEC, width } = sizes(dx);
+          const { constants, grid } = overRows(N, c.adapter);
+          return [
+            {
+              kernel: backwardKernels[k]!,
+              constants: { ...constants, ...constantsOf(weight !== null, VEC, 1) },
+              grid,
+              params: { rows: N, padded: N, width, n, ...uniforms(c.attrs) },
+              bind: {
+                ...bind([...inputs.map((_, i) => c.input(i)), weight]),
+                ...(S > 0 && { kept: c.output(1) }),
+                up: c.upstream(0)!,
+                denominator: c.output(2),
+                dx,
+              },
+            },
+          ];
+        })),
+    cost: ([x]) => ({
+      flops: flops * x!.shape[0]! * x!.shape[1]!,
+      bytes: 4 * K * x!.shape[0]! * x!.shape[1]!,
+    }),
   });
-  const call = (given: Readonly<Record<string, Value>>, chosen: Partial<Attributes<string>> = {}, weight: Value | null = null): Value => {
+  const call = (
+    given: Readonly<Record<string, Value>>,
+    chosen: Partial<Attributes<string>> = {},
+    weight: Value | null = null,
+  ): Value => {
     const values = orderedInputs(name, inputs, given);
     return values[0]!.graph.apply(op, [...values, weight], chosenAttributes(name, attributes, chosen))[0]!;
   };

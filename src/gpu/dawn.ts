@@ -5,15 +5,21 @@ import { embeddedDriver, hasVulkanLoader, withEmbedded } from './embedded.ts';
 import type { AdapterPreference, AdapterSource } from './adapter.ts';
 
 /**
- * Toggles of Dawn, by their names there (Dawn ignores names that it does not know).
- * NVIDIA: `vulkan_enable_f16_on_nvidia` and `allow_unsafe_apis` would add shader-f16 and subgroup matrices there; not enabled by themselves, because
- * webgpu 0.6 with them aborts the process on some of those GPUs.
+ * Toggles of Dawn, by their names there (Dawn ignores names that it does not know). NVIDIA:
+ * `vulkan_enable_f16_on_nvidia` and `allow_unsafe_apis` would add shader-f16 and subgroup matrices there; not
+ * enabled by themselves, because webgpu 0.6 with them aborts the process on some of those GPUs.
  */
-export interface DawnToggles { readonly enable?: readonly string[]; readonly disable?: readonly string[] }
+export interface DawnToggles {
+  readonly enable?: readonly string[];
+  readonly disable?: readonly string[];
+}
 
 /** What every GPU object is created with, and then these. Timestamps are otherwise rounded to 65.5 us. */
 function flagsOf({ enable = [], disable = [] }: DawnToggles): string[] {
-  return [`disable-dawn-features=${['timestamp_quantization', ...disable].join(',')}`, ...(enable.length ? [`enable-dawn-features=${enable.join(',')}`] : [])];
+  return [
+    `disable-dawn-features=${['timestamp_quantization', ...disable].join(',')}`,
+    ...(enable.length ? [`enable-dawn-features=${enable.join(',')}`] : []),
+  ];
 }
 
 /**
@@ -33,15 +39,21 @@ interface Created {
 const key = Symbol.for('mgf-webgpu.dawn');
 const kept: Kept = ((globalThis as Record<symbol, unknown>)[key] ??= { objects: [], byFlags: {} }) as Kept;
 
-/** Longest sleep between two looks at the device, and the part of the time waited so far that one may take. */
-const NAP_MS = 1, NAP_PART = 1 / 20;
+/**
+ * Longest sleep between two looks at the device, and the part of the time waited so far that one may take.
+ */
+const NAP_MS = 1;
+const NAP_PART = 1 / 20;
 
 const cell = new Int32Array(new SharedArrayBuffer(4));
-let awaited = 0, since = 0, napping = false;
+let awaited = 0;
+let since = 0;
+let napping = false;
 
 /**
- * Dawn's binding looks for news on every turn of the event loop as long as anything is awaited, which keeps one core busy: with two cores a software
- * adapter then has one and a third (768 x 768 x 768 products on lavapipe: 302 ms with the look-out, 199 ms without). So this thread sleeps between turns.
+ * Dawn's binding looks for news on every turn of the event loop as long as anything is awaited, which keeps
+ * one core busy: with two cores a software adapter then has one and a third (768 x 768 x 768 products on
+ * lavapipe: 302 ms with the look-out, 199 ms without). So this thread sleeps between turns.
  */
 function settle<T>(answer: Promise<T>): Promise<T> {
   if (awaited++ === 0) since = performance.now();
@@ -49,7 +61,9 @@ function settle<T>(answer: Promise<T>): Promise<T> {
     napping = true;
     setImmediate(nap);
   }
-  return answer.finally(() => { awaited--; });
+  return answer.finally(() => {
+    awaited--;
+  });
 }
 
 function nap(): void {
@@ -66,11 +80,15 @@ export function useDawn(): void {
 }
 
 /**
- * An adapter of npm `webgpu` that satisfies the preference; for other libraries of the same process, which look for `navigator.gpu`.
- * `toggles`: further toggles of Dawn for it; a provider of one's own, `addAdapterProvider((prefer, tried) => dawnAdapter(prefer, tried, toggles))`, has
- * `openGpu` use them.
+ * An adapter of npm `webgpu` that satisfies the preference; for other libraries of the same process, which
+ * look for `navigator.gpu`. `toggles`: further toggles of Dawn for it; a provider of one's own,
+ * `addAdapterProvider((prefer, tried) => dawnAdapter(prefer, tried, toggles))`, has `openGpu` use them.
  */
-export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: string[], toggles: DawnToggles = {}): Promise<AdapterSource | null> {
+export async function dawnAdapter(
+  prefer: AdapterPreference | undefined,
+  tried: string[],
+  toggles: DawnToggles = {},
+): Promise<AdapterSource | null> {
   let dawn: typeof import('webgpu');
   try {
     dawn = await import('webgpu');
@@ -79,7 +97,8 @@ export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: 
     return null;
   }
   const runtime = `Dawn (webgpu ${packageVersion()})`;
-  const flags = flagsOf(toggles), created = (kept.byFlags[flags.join(' ')] ??= {});
+  const flags = flagsOf(toggles);
+  const created = (kept.byFlags[flags.join(' ')] ??= {});
   const create = (): GPU => {
     const gpu = dawn.create(flags);
     kept.objects.push(gpu);
@@ -95,14 +114,22 @@ export async function dawnAdapter(prefer: AdapterPreference | undefined, tried: 
     }
     if (prefer === 'gpu' || prefer === 'lavapipe') return null;
   }
-  const adapter = created.embedded ? await ask(created.embedded, 'embedded SwiftShader', prefer, tried)
+  const adapter = created.embedded
+    ? await ask(created.embedded, 'embedded SwiftShader', prefer, tried)
     : await firstEmbedded(() => (created.embedded = create()), prefer, tried);
   if (!adapter) return null;
   return { adapter, runtime: `${runtime}, embedded SwiftShader`, settle };
 }
 
-/** A GPU object that found nothing stays empty for ever, so the embedded driver gets a new one, created while the loader sees that driver. */
-async function firstEmbedded(create: () => GPU, prefer: AdapterPreference | undefined, tried: string[]): Promise<GPUAdapter | null> {
+/**
+ * A GPU object that found nothing stays empty for ever, so the embedded driver gets a new one, created while
+ * the loader sees that driver.
+ */
+async function firstEmbedded(
+  create: () => GPU,
+  prefer: AdapterPreference | undefined,
+  tried: string[],
+): Promise<GPUAdapter | null> {
   const driver = await embeddedDriver(tried);
   if (!driver) return null;
   return withEmbedded(driver, () => ask(create(), 'embedded SwiftShader', prefer, tried));

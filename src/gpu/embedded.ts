@@ -20,7 +20,10 @@ export interface EmbeddedDriver {
 const packageName = '@sparticuz/chromium';
 const files = ['libvk_swiftshader.so', 'libvulkan.so.1', 'vk_swiftshader_icd.json'];
 
-/** Unpacks SwiftShader (once per user and version) and returns its files, or null with the reason appended to `tried`. */
+/**
+ * Unpacks SwiftShader (once per user and version) and returns its files, or null with the reason appended to
+ * `tried`.
+ */
 export async function embeddedDriver(tried: string[]): Promise<EmbeddedDriver | null> {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     tried.push(`the embedded SwiftShader is for Linux x64, not ${process.platform} ${process.arch}`);
@@ -34,14 +37,21 @@ export async function embeddedDriver(tried: string[]): Promise<EmbeddedDriver | 
   try {
     const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string };
     const folder = await unpackOnce(join(root, 'bin', 'swiftshader.tar.br'), `swiftshader-${version}`);
-    return { loader: join(folder, 'libvulkan.so.1'), manifest: join(folder, 'vk_swiftshader_icd.json'), version };
+    return {
+      loader: join(folder, 'libvulkan.so.1'),
+      manifest: join(folder, 'vk_swiftshader_icd.json'),
+      version,
+    };
   } catch (error) {
     tried.push(`the embedded SwiftShader did not unpack: ${(error as Error).message}`);
     return null;
   }
 }
 
-/** Folder of the package that carries SwiftShader; its `exports` hide package.json, so it is found through the main module. */
+/**
+ * Folder of the package that carries SwiftShader; its `exports` hide package.json, so it is found through the
+ * main module.
+ */
 function packageRoot(): string | null {
   let folder: string;
   try {
@@ -50,13 +60,17 @@ function packageRoot(): string | null {
     return null;
   }
   for (; folder !== dirname(folder); folder = dirname(folder)) {
-    if (existsSync(join(folder, 'package.json')) && existsSync(join(folder, 'bin', 'swiftshader.tar.br'))) return folder;
+    if (existsSync(join(folder, 'package.json')) && existsSync(join(folder, 'bin', 'swiftshader.tar.br')))
+      return folder;
   }
   return null;
 }
 
 async function unpackOnce(archive: string, name: string): Promise<string> {
-  const parents = [join(homedir(), '.cache', 'mgf-webgpu'), join(tmpdir(), `mgf-webgpu-${process.getuid?.() ?? 'user'}`)];
+  const parents = [
+    join(homedir(), '.cache', 'mgf-webgpu'),
+    join(tmpdir(), `mgf-webgpu-${process.getuid?.() ?? 'user'}`),
+  ];
   for (const parent of parents) {
     const folder = join(parent, name);
     try {
@@ -77,7 +91,14 @@ async function unpackOnce(archive: string, name: string): Promise<string> {
       return folder;
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EACCES' && code !== 'EROFS' && code !== 'EPERM' && code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
+      if (
+        code !== 'EACCES' &&
+        code !== 'EROFS' &&
+        code !== 'EPERM' &&
+        code !== 'ENOENT' &&
+        code !== 'ENOTDIR'
+      )
+        throw error;
     }
   }
   throw new Error(`neither ${parents.join(' nor ')} can be written`);
@@ -108,8 +129,8 @@ async function unpack(archive: string, folder: string): Promise<void> {
 }
 
 /**
- * Makes the Vulkan loader see only SwiftShader while `run` creates an instance. Works in the main thread only:
- * the environment of a worker thread does not reach native code.
+ * Makes the Vulkan loader see only SwiftShader while `run` creates an instance. Works in the main thread
+ * only: the environment of a worker thread does not reach native code.
  */
 export async function withEmbedded<T>(driver: EmbeddedDriver, run: () => Promise<T>): Promise<T> {
   await loadLoader(driver);
@@ -125,15 +146,18 @@ export async function withEmbedded<T>(driver: EmbeddedDriver, run: () => Promise
 }
 
 /**
- * False where the machine has no Vulkan loader, so that asking it can be left out; Dawn would print a warning about it.
- * Only Node is asked: in Bun and Deno the answer is true.
+ * False where the machine has no Vulkan loader, so that asking it can be left out; Dawn would print a warning
+ * about it. Only Node is asked: in Bun and Deno the answer is true.
  */
 export function hasVulkanLoader(): boolean {
   if (process.platform !== 'linux' || 'Bun' in globalThis || 'Deno' in globalThis) return true;
   return loadInNode('libvulkan.so.1');
 }
 
-/** Maps a library that is no addon into the process, for others to find by its name; false if there is no such file. */
+/**
+ * Maps a library that is no addon into the process, for others to find by its name; false if there is no such
+ * file.
+ */
 function loadInNode(library: string): boolean {
   const RTLD_NOW = 2;
   const RTLD_NODELETE = 0x1000;
@@ -152,7 +176,10 @@ async function loadLoader({ loader }: EmbeddedDriver): Promise<void> {
     return;
   }
   if ('Deno' in globalThis) {
-    (globalThis as unknown as { Deno: { dlopen(path: string, symbols: object): unknown } }).Deno.dlopen(loader, {});
+    (globalThis as unknown as { Deno: { dlopen(path: string, symbols: object): unknown } }).Deno.dlopen(
+      loader,
+      {},
+    );
     return;
   }
   if (!loadInNode(loader)) throw new Error(`${loader} cannot be opened`);
@@ -162,7 +189,8 @@ async function loadLoader({ loader }: EmbeddedDriver): Promise<void> {
 async function environmentSetter(): Promise<(name: string, value: string | null) => void> {
   if ('Bun' in globalThis) {
     const { symbols } = (await bunFfi()).dlopen('libc.so.6', {
-      setenv: { args: ['ptr', 'ptr', 'i32'], returns: 'i32' }, unsetenv: { args: ['ptr'], returns: 'i32' },
+      setenv: { args: ['ptr', 'ptr', 'i32'], returns: 'i32' },
+      unsetenv: { args: ['ptr'], returns: 'i32' },
     });
     return (name, value) => {
       if (value === null) symbols.unsetenv!(Buffer.from(`${name}\0`));
@@ -176,7 +204,10 @@ async function environmentSetter(): Promise<(name: string, value: string | null)
 }
 
 interface BunFfi {
-  dlopen(path: string, symbols: object): { symbols: Record<string, (...values: (Uint8Array | number)[]) => number> };
+  dlopen(
+    path: string,
+    symbols: object,
+  ): { symbols: Record<string, (...values: (Uint8Array | number)[]) => number> };
 }
 
 function bunFfi(): Promise<BunFfi> {

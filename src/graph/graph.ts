@@ -1,25 +1,10 @@
 import { MGFError } from '../errors.ts';
-import type { Op } from './op.ts';
-
-/** What an element of a tensor is; all take four bytes. */
-export type DType = 'f32' | 'i32' | 'u32';
-/** Lengths along the axes, outermost first: whole numbers from 1 up. */
-export type Shape = readonly number[];
-/** A tensor without a place: its shape and element type. */
-export interface Spec { readonly shape: Shape; readonly dtype: DType }
-
-/** How many elements a tensor of this shape has. */
-export const elements = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
-/** An f32 tensor of this shape, as shape rules return it. */
-export const f32 = (...shape: number[]): Spec => ({ shape, dtype: 'f32' });
-/** An i32 tensor of this shape. */
-export const i32 = (...shape: number[]): Spec => ({ shape, dtype: 'i32' });
-/** A shape as messages write it: `[2, 3]`. */
-export const formatShape = (shape: Shape): string => `[${shape.join(', ')}]`;
+import type { OpRule } from './op.ts';
+import { elements, formatShape, type DType, type Shape, type Spec } from './shape.ts';
 
 /**
- * Where a value comes from: `input` is uploaded each step, `state` lives on the device across steps (parameters, moments, constants),
- * `result` is computed by a node.
+ * Where a value comes from: `input` is uploaded each step, `state` lives on the device across steps
+ * (parameters, moments, constants), `result` is computed by a node.
  */
 export type ValueKind = 'input' | 'state' | 'result';
 
@@ -40,9 +25,12 @@ export interface Value extends Spec {
 export interface Node {
   readonly id: number;
   // An op's attribute type is its own business; the graph only carries the record.
-  readonly op: Op<any>;
+  readonly op: OpRule<any>;
   readonly phase: 'forward' | 'backward';
-  /** forward: the op's inputs. backward: upstream gradients, then saved inputs, then saved outputs, as listed in `slots`. */
+  /**
+   * forward: the op's inputs. backward: upstream gradients, then saved inputs, then saved outputs, as listed
+   * in `slots`.
+   */
   readonly inputs: readonly (Value | null)[];
   /** forward: the op's outputs. backward: gradient per op input, null where not needed. */
   readonly outputs: readonly (Value | null)[];
@@ -60,51 +48,104 @@ export class Graph {
 
   /** Uploaded by the caller at every step. */
   input(name: string, shape: Shape, dtype: DType = 'f32'): Value {
-    if (this.values.some((v) => v.kind === 'input' && v.name === name)) throw new MGFError('shape', `the graph has an input named "${name}" already`);
+    if (this.values.some((v) => v.kind === 'input' && v.name === name))
+      throw new MGFError('shape', `the graph has an input named "${name}" already`);
     return this.#value({ name, shape, dtype, kind: 'input', node: null, requiresGrad: false });
   }
 
   /** Lives on the device across steps. `requiresGrad` makes it a parameter. */
   state(name: string, shape: Shape, options: { dtype?: DType; requiresGrad?: boolean } = {}): Value {
-    return this.#value({ name, shape, dtype: options.dtype ?? 'f32', kind: 'state', node: null, requiresGrad: options.requiresGrad ?? false });
+    return this.#value({
+      name,
+      shape,
+      dtype: options.dtype ?? 'f32',
+      kind: 'state',
+      node: null,
+      requiresGrad: options.requiresGrad ?? false,
+    });
   }
 
   /** A table computed on the host, such as a filterbank. Has no gradient. */
   constant(name: string, shape: Shape, data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>): Value {
-    if (data.length !== elements(shape)) throw new MGFError('shape', `constant "${name}": ${data.length} numbers for shape ${formatShape(shape)}`);
-    return this.#value({ name, shape, dtype: data instanceof Int32Array ? 'i32' : 'f32', kind: 'state', node: null, requiresGrad: false, data });
+    if (data.length !== elements(shape))
+      throw new MGFError(
+        'shape',
+        `constant "${name}": ${data.length} numbers for shape ${formatShape(shape)}`,
+      );
+    return this.#value({
+      name,
+      shape,
+      dtype: data instanceof Int32Array ? 'i32' : 'f32',
+      kind: 'state',
+      node: null,
+      requiresGrad: false,
+      data,
+    });
   }
 
   /** Names every node created inside `build` with a prefix, for plans, profiles and error messages. */
   scope<T>(name: string, build: () => T): T {
     this.#scopes.push(name);
-    try { return build(); } finally { this.#scopes.pop(); }
+    try {
+      return build();
+    } finally {
+      this.#scopes.pop();
+    }
   }
 
   /** Appends a forward node and returns its outputs. */
-  apply<A>(op: Op<A>, inputs: readonly (Value | null)[], attrs: A): Value[] {
-    for (const v of inputs) if (v && v.graph !== this) throw new MGFError('shape', `${op.name}: input "${v.name}" belongs to another graph`);
+  apply<A>(op: OpRule<A>, inputs: readonly (Value | null)[], attrs: A): Value[] {
+    for (const v of inputs)
+      if (v && v.graph !== this)
+        throw new MGFError('shape', `${op.name}: input "${v.name}" belongs to another graph`);
     const specs = op.shape(inputs, attrs);
     const differentiable = op.differentiable ?? inputs.map((_, i) => i);
     const requiresGrad = differentiable.some((i) => inputs[i]?.requiresGrad);
-    return this.append({ op, phase: 'forward', inputs, attrs, of: null }, specs.map((s) => ({ ...s, requiresGrad: requiresGrad && s.dtype === 'f32' }))) as Value[];
+    return this.append(
+      { op, phase: 'forward', inputs, attrs, of: null },
+      specs.map((s) => ({ ...s, requiresGrad: requiresGrad && s.dtype === 'f32' })),
+    ) as Value[];
   }
 
-  /** Appends a node with the given output specs (null: that output is not wanted). Used by `apply` and by autograd. */
-  append(node: Omit<Node, 'id' | 'outputs' | 'scope'>, outputs: readonly ((Spec & { requiresGrad: boolean; name?: string }) | null)[]): (Value | null)[] {
+  /**
+   * Appends a node with the given output specs (null: that output is not wanted). Used by `apply` and by
+   * autograd.
+   */
+  append(
+    node: Omit<Node, 'id' | 'outputs' | 'scope'>,
+    outputs: readonly ((Spec & { requiresGrad: boolean; name?: string }) | null)[],
+  ): (Value | null)[] {
     const scope = node.of ? node.of.scope : this.#scopes.join('.');
-    const created: { -readonly [K in keyof Node]: Node[K] } = { ...node, id: this.nodes.length, outputs: [], scope };
+    const created: { -readonly [K in keyof Node]: Node[K] } = {
+      ...node,
+      id: this.nodes.length,
+      outputs: [],
+      scope,
+    };
     const label = `${scope ? `${scope}/` : ''}${node.op.name}${node.phase === 'backward' ? '.backward' : ''}`;
-    created.outputs = outputs.map((o, i) => o && this.#value({
-      name: o.name ?? (outputs.length > 1 ? `${label}:${i}` : label), shape: o.shape, dtype: o.dtype, kind: 'result', node: created, requiresGrad: o.requiresGrad,
-    }));
+    created.outputs = outputs.map(
+      (o, i) =>
+        o &&
+        this.#value({
+          name: o.name ?? (outputs.length > 1 ? `${label}:${i}` : label),
+          shape: o.shape,
+          dtype: o.dtype,
+          kind: 'result',
+          node: created,
+          requiresGrad: o.requiresGrad,
+        }),
+    );
     this.nodes.push(created);
     return created.outputs as (Value | null)[];
   }
 
   #value(fields: Omit<Value, 'id' | 'graph'>): Value {
     if (fields.shape.some((n) => !Number.isInteger(n) || n < 1)) {
-      throw new MGFError('shape', `"${fields.name}" would have shape ${formatShape(fields.shape)}; every dimension must be a whole number of at least 1`);
+      throw new MGFError(
+        'shape',
+        `"${fields.name}" would have shape ${formatShape(fields.shape)}; every dimension must be a ` +
+          'whole number of at least 1',
+      );
     }
     const value: Value = { ...fields, id: this.values.length, graph: this };
     this.values.push(value);

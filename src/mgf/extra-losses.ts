@@ -1,15 +1,22 @@
-/** Losses that somebody brings, beside MGF's four or in place of one: in the same graph, the same step, the same log. */
+/**
+ * Losses that somebody brings, beside MGF's four or in place of one: in the same graph, the same step, the
+ * same log.
+ */
 import { MGFError } from '../errors.ts';
-import { elements, formatShape, type Graph, type Shape, type Value } from '../graph/graph.ts';
+import { elements, formatShape, type Shape } from '../graph/shape.ts';
+import type { Graph, Value } from '../graph/graph.ts';
 import type { Weights } from '../nn/weights.ts';
 import { reshape } from '../ops/elementwise.ts';
 import { narrow } from '../ops/layout.ts';
-import type { MelPairs } from '../ops/log_mel.ts';
+import type { MelPairs } from '../ops/log-mel.ts';
 import type { MGFConfig } from './config.ts';
 import type { NetworkOutputs } from './network.ts';
 import type { Init, MGFParameter } from './weights.ts';
 
-/** A parameter of a loss's own head. Its name begins anew: `project.weight` is `heads.NAME.project.weight` in checkpoints. */
+/**
+ * A parameter of a loss's own head. Its name begins anew: `project.weight` is `heads.NAME.project.weight` in
+ * checkpoints.
+ */
 export interface HeadParameter {
   readonly name: string;
   /** Linear layers [out, in], biases [out]. */
@@ -20,7 +27,10 @@ export interface HeadParameter {
   readonly decay?: boolean;
 }
 
-/** What a loss can read of a training step. R = 2 B rows: row b and row B + b are two crops of one recording. T frames of 20 ms. */
+/**
+ * What a loss can read of a training step. R = 2 B rows: row b and row B + b are two crops of one recording.
+ * T frames of 20 ms.
+ */
 export interface LossContext {
   readonly graph: Graph;
   readonly config: MGFConfig;
@@ -30,11 +40,17 @@ export interface LossContext {
   readonly state: Value;
   /** Everything else of the network: z, zn, all hidden states. */
   readonly network: NetworkOutputs;
-  /** Log-mel pairs: `target` [R, T, 2 n_mels] normalised over time, `weight` its weights, `features`, `statistics`. */
+  /**
+   * Log-mel pairs: `target` [R, T, 2 n_mels] normalised over time, `weight` its weights, `features`,
+   * `statistics`.
+   */
   readonly mel: MelPairs;
   /** [R, L] waveforms, normalised per crop. */
   readonly wave: Value;
-  /** [R, 320 T] what the sample scale decodes, which stands for samples 40 .. 40 + 320 T; null where it is off. */
+  /**
+   * [R, 320 T] what the sample scale decodes, which stands for samples 40 .. 40 + 320 T; null where it is
+   * off.
+   */
   readonly decoded: Value | null;
   /** [R, T] f32, 1 = masked; null where nothing is masked (no phoneme scale). */
   readonly spanMask: Value | null;
@@ -44,53 +60,107 @@ export interface LossContext {
 
 /** A loss for `pretrain` and `mgf pretrain --loss`. */
 export interface TrainingLoss {
-  /** A letter, then letters, digits and underscores; names its parameters, its line in the log and its weight in the configuration. */
+  /**
+   * A letter, then letters, digits and underscores; names its parameters, its line in the log and its weight
+   * in the configuration.
+   */
   readonly name: string;
-  /** What it trains besides the network; `attachedWidth` is the width of the state that it reads. Default: nothing. */
+  /**
+   * What it trains besides the network; `attachedWidth` is the width of the state that it reads. Default:
+   * nothing.
+   */
   readonly parameters?: (config: MGFConfig, attachedWidth: number) => readonly HeadParameter[];
   /** The loss, [1]. Any ops, built-in or one's own. */
   readonly build: (context: LossContext) => Value;
 }
 
 /** Width of what a loss is attached to. */
-const attachedWidth = (c: MGFConfig, attach: 'z' | number): number => (attach === 'z' ? c.conv_dim.at(-1)! : c.hidden_size);
+const attachedWidth = (c: MGFConfig, attach: 'z' | number): number =>
+  attach === 'z' ? c.conv_dim.at(-1)! : c.hidden_size;
 
-/** The losses that a configuration names with a weight above 0, in its order. Throws MGFError 'usage' where one is missing or nobody asked for it. */
-export function chosenLosses({ extra_losses }: Pick<MGFConfig, 'extra_losses'>, losses: readonly TrainingLoss[]): TrainingLoss[] {
+/**
+ * The losses that a configuration names with a weight above 0, in its order. Throws MGFError 'usage' where
+ * one is missing or nobody asked for it.
+ */
+export function chosenLosses(
+  { extra_losses }: Pick<MGFConfig, 'extra_losses'>,
+  losses: readonly TrainingLoss[],
+): TrainingLoss[] {
   const stranger = losses.find(({ name }) => !Object.hasOwn(extra_losses, name));
-  if (stranger) throw new MGFError('usage', `The configuration does not name the loss "${stranger.name}"; give it a place in extra_losses.`);
-  return Object.keys(extra_losses).filter((name) => extra_losses[name]!.weight > 0).map((name) => {
-    const found = losses.find((loss) => loss.name === name);
-    if (!found) throw new MGFError('usage', `This run trains with the loss "${name}", which is not part of the program; give the file that it comes from with --loss.`);
-    return found;
-  });
+  if (stranger)
+    throw new MGFError(
+      'usage',
+      `The configuration does not name the loss "${stranger.name}"; give it a place in extra_losses.`,
+    );
+  return Object.keys(extra_losses)
+    .filter((name) => extra_losses[name]!.weight > 0)
+    .map((name) => {
+      const found = losses.find((loss) => loss.name === name);
+      if (!found)
+        throw new MGFError(
+          'usage',
+          `This run trains with the loss "${name}", which is not part of the program; give the file ` +
+            'that it comes from with --loss.',
+        );
+      return found;
+    });
 }
 
 /** Parameters of the losses' heads, under `heads.NAME.`. */
 export function extraParameters(c: MGFConfig, losses: readonly TrainingLoss[]): MGFParameter[] {
-  return losses.flatMap((loss) => (loss.parameters?.(c, attachedWidth(c, c.extra_losses[loss.name]!.attach)) ?? []).map(({ name, shape, init, decay }): MGFParameter => {
-    const full = `heads.${loss.name}.${name}`, matrix = shape.length > 1;
-    return { name: full, parts: [{ name: full, shape }], init: [init ?? (matrix ? { normal: 0.02 } : { constant: 0 })], decay: decay ?? matrix };
-  }));
+  return losses.flatMap((loss) =>
+    (loss.parameters?.(c, attachedWidth(c, c.extra_losses[loss.name]!.attach)) ?? []).map(
+      ({ name, shape, init, decay }): MGFParameter => {
+        const full = `heads.${loss.name}.${name}`;
+        const matrix = shape.length > 1;
+        return {
+          name: full,
+          parts: [{ name: full, shape }],
+          init: [init ?? (matrix ? { normal: 0.02 } : { constant: 0 })],
+          decay: decay ?? matrix,
+        };
+      },
+    ),
+  );
 }
 
 /** A loss in the graph of a step. Throws MGFError 'shape' where it builds no scalar. */
-export function buildExtra(c: MGFConfig, loss: TrainingLoss, w: Weights, parts: Omit<LossContext, 'config' | 'weights' | 'state'>): Value {
-  const { attach } = c.extra_losses[loss.name]!, { network } = parts;
+export function buildExtra(
+  c: MGFConfig,
+  loss: TrainingLoss,
+  w: Weights,
+  parts: Omit<LossContext, 'config' | 'weights' | 'state'>,
+): Value {
+  const { attach } = c.extra_losses[loss.name]!;
+  const { network } = parts;
   let value: Value;
   try {
-    value = loss.build({ ...parts, config: c, weights: w.at('heads', loss.name), state: attach === 'z' ? network.zn : network.states[attach]! });
+    value = loss.build({
+      ...parts,
+      config: c,
+      weights: w.at('heads', loss.name),
+      state: attach === 'z' ? network.zn : network.states[attach]!,
+    });
   } catch (error) {
-    // What the author throws is told to the user as it is; an error without a code would pass for one of ours.
+    // What the author throws is told to the user as it is; an error without a code would pass for one of
+    // ours.
     if (error instanceof MGFError) throw error;
-    throw new MGFError('usage', `The loss "${loss.name}" cannot be built: ${(error as Error).message}`, { cause: error });
+    throw new MGFError('usage', `The loss "${loss.name}" cannot be built: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
-  if (elements(value.shape) !== 1) throw new MGFError('shape', `The loss "${loss.name}" builds ${formatShape(value.shape)}, but must build one number, [1].`);
+  if (elements(value.shape) !== 1)
+    throw new MGFError(
+      'shape',
+      `The loss "${loss.name}" builds ${formatShape(value.shape)}, but must build one number, [1].`,
+    );
   return value;
 }
 
 /** The rows of both crops of each recording: x [2 B, P] -> [B, P] twice. */
 export function splitCrops(x: Value): [first: Value, second: Value] {
-  const [R, P] = x.shape as [number, number], flat = reshape(x, [1, R * P]), half = (start: number): Value => reshape(narrow(flat, start, (R * P) / 2), [R / 2, P]);
+  const [R, P] = x.shape as [number, number];
+  const flat = reshape(x, [1, R * P]);
+  const half = (start: number): Value => reshape(narrow(flat, start, (R * P) / 2), [R / 2, P]);
   return [half(0), half((R * P) / 2)];
 }

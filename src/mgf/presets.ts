@@ -1,5 +1,12 @@
 import { MGFError } from '../errors.ts';
-import { checkRunConfig, merge, nearestName, overrideRunConfig, parseConfig, parseTrainConfig } from './config.ts';
+import {
+  checkRunConfig,
+  merge,
+  nearestName,
+  overrideRunConfig,
+  parseConfig,
+  parseTrainConfig,
+} from './config.ts';
 import type { DeepPartial, MGFConfig, RunConfig, TrainConfig } from './config.ts';
 
 interface Preset {
@@ -11,66 +18,119 @@ interface Preset {
 const channels = (width: number) => ({ conv_dim: Array<number>(7).fill(width) });
 
 const NANO = {
-  ...channels(16), hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 64,
-  num_conv_pos_embedding_groups: 4, proj_dim: 16, num_negatives: 10,
+  ...channels(16),
+  hidden_size: 32,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  intermediate_size: 64,
+  num_conv_pos_embedding_groups: 4,
+  proj_dim: 16,
+  num_negatives: 10,
 };
 
-/** Batch and length grow with the network: the small ones are for a processor without a GPU, the large ones for a GPU. */
+/**
+ * Batch and length grow with the network: the small ones are for a processor without a GPU, the large ones
+ * for a GPU.
+ */
 const PRESETS: Readonly<Record<string, Preset>> = {
-  'nano': {
+  nano: {
     mgf: { ...NANO, num_conv_pos_embeddings: 5, conv_pos_depth: 2 },
     train: { steps: 300, crop_seconds: 1.92, learning_rate: 3e-3, checkpoint_every: 100 },
   },
   'nano-w2v2': {
     mgf: {
-      ...NANO, feat_extract_norm: 'group', do_stable_layer_norm: false, num_conv_pos_embeddings: 16, conv_pos_depth: 1,
+      ...NANO,
+      feat_extract_norm: 'group',
+      do_stable_layer_norm: false,
+      num_conv_pos_embeddings: 16,
+      conv_pos_depth: 1,
       attach: { frame: 1, phoneme: 2, sentence: 1 },
     },
     train: { steps: 300, crop_seconds: 1.92, learning_rate: 3e-3, checkpoint_every: 100 },
   },
-  'micro': {
+  micro: {
     mgf: {
-      ...channels(64), hidden_size: 128, num_hidden_layers: 3, num_attention_heads: 2, intermediate_size: 512,
-      num_conv_pos_embedding_groups: 8, proj_dim: 64,
+      ...channels(64),
+      hidden_size: 128,
+      num_hidden_layers: 3,
+      num_attention_heads: 2,
+      intermediate_size: 512,
+      num_conv_pos_embedding_groups: 8,
+      proj_dim: 64,
     },
     train: { steps: 2000, crop_seconds: 1.92, learning_rate: 1e-3, checkpoint_every: 200 },
   },
-  'tiny': {
+  tiny: {
     mgf: {
-      ...channels(128), hidden_size: 192, num_hidden_layers: 4, num_attention_heads: 3, intermediate_size: 768,
-      num_conv_pos_embedding_groups: 8, proj_dim: 128,
+      ...channels(128),
+      hidden_size: 192,
+      num_hidden_layers: 4,
+      num_attention_heads: 3,
+      intermediate_size: 768,
+      num_conv_pos_embedding_groups: 8,
+      proj_dim: 128,
     },
     train: { steps: 10000 },
   },
-  'small': {
+  small: {
     mgf: {
-      ...channels(256), hidden_size: 384, num_hidden_layers: 6, num_attention_heads: 6, intermediate_size: 1536,
-      num_conv_pos_embedding_groups: 16, proj_dim: 256,
+      ...channels(256),
+      hidden_size: 384,
+      num_hidden_layers: 6,
+      num_attention_heads: 6,
+      intermediate_size: 1536,
+      num_conv_pos_embedding_groups: 16,
+      proj_dim: 256,
     },
-    train: { steps: 100000, utterances_per_batch: 8, crop_seconds: 4, accumulation: 4, checkpoint_every: 1000 },
+    train: {
+      steps: 100000,
+      utterances_per_batch: 8,
+      crop_seconds: 4,
+      accumulation: 4,
+      checkpoint_every: 1000,
+    },
   },
-  'base': {
+  base: {
     mgf: {
-      ...channels(512), hidden_size: 768, num_hidden_layers: 12, num_attention_heads: 12, intermediate_size: 3072,
-      num_conv_pos_embedding_groups: 16, proj_dim: 256,
+      ...channels(512),
+      hidden_size: 768,
+      num_hidden_layers: 12,
+      num_attention_heads: 12,
+      intermediate_size: 3072,
+      num_conv_pos_embedding_groups: 16,
+      proj_dim: 256,
     },
-    train: { steps: 400000, utterances_per_batch: 8, crop_seconds: 6, accumulation: 8, checkpoint_every: 1000 },
+    train: {
+      steps: 400000,
+      utterances_per_batch: 8,
+      crop_seconds: 6,
+      accumulation: 8,
+      checkpoint_every: 1000,
+    },
   },
 };
 
 /** Every name that `presetConfig` knows; NAME-mel is NAME with the mel front end. */
-export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS).flatMap((name) => (name === 'nano-w2v2' ? [name] : [name, `${name}-mel`]));
+export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS).flatMap((name) =>
+  name === 'nano-w2v2' ? [name] : [name, `${name}-mel`],
+);
 
 function lookup(name: string): { preset: Preset; mel: boolean } {
   if (!PRESET_NAMES.includes(name)) {
     const nearest = nearestName(name, PRESET_NAMES);
-    throw new MGFError('config', `Unknown preset ${JSON.stringify(name)}; the nearest is "${nearest}" (all: ${PRESET_NAMES.join(', ')}).`);
+    throw new MGFError(
+      'config',
+      `Unknown preset ${JSON.stringify(name)}; the nearest is "${nearest}" (all: ${PRESET_NAMES.join(', ')}).`,
+    );
   }
   const mel = name.endsWith('-mel');
   return { preset: PRESETS[mel ? name.slice(0, -'-mel'.length) : name]!, mel };
 }
 
-/** The network of a preset, with `overrides` on top. Errors (`config`): unknown preset, with the nearest; overrides as in `parseConfig`. */
+/**
+ * The network of a preset, with `overrides` on top. Errors (`config`): unknown preset, with the nearest;
+ * overrides as in `parseConfig`.
+ */
 export function presetConfig(name: string, overrides: DeepPartial<MGFConfig> = {}): MGFConfig {
   const { preset, mel } = lookup(name);
   // Magnitudes carry no phase, so that the mel front end cannot learn the sample scale.
@@ -84,7 +144,10 @@ export function presetTrainConfig(name: string, overrides: DeepPartial<TrainConf
 }
 
 /** Both halves of a preset. Errors as in `presetConfig`. */
-export function presetRunConfig(name: string, overrides: { mgf?: DeepPartial<MGFConfig>; train?: DeepPartial<TrainConfig> } = {}): RunConfig {
+export function presetRunConfig(
+  name: string,
+  overrides: { mgf?: DeepPartial<MGFConfig>; train?: DeepPartial<TrainConfig> } = {},
+): RunConfig {
   const config = { mgf: presetConfig(name, overrides.mgf), train: presetTrainConfig(name, overrides.train) };
   checkRunConfig(config, `preset ${name}`);
   return config;
@@ -94,7 +157,10 @@ export function presetRunConfig(name: string, overrides: { mgf?: DeepPartial<MGF
  * What a configuration file holds: the preset that it names, if any, and its fields, unchecked. Errors
  * (`config`): not one JSON object; a preset that is no text.
  */
-export function parseRunFields(text: string, origin: string): { preset?: string; fields: Record<string, unknown> } {
+export function parseRunFields(
+  text: string,
+  origin: string,
+): { preset?: string; fields: Record<string, unknown> } {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -106,7 +172,11 @@ export function parseRunFields(text: string, origin: string): { preset?: string;
   }
   const { preset, ...fields } = json as Record<string, unknown>;
   if (preset === undefined) return { fields };
-  if (typeof preset !== 'string') throw new MGFError('config', `${origin}: preset is ${JSON.stringify(preset)}, but must be the name of a preset.`);
+  if (typeof preset !== 'string')
+    throw new MGFError(
+      'config',
+      `${origin}: preset is ${JSON.stringify(preset)}, but must be the name of a preset.`,
+    );
   return { preset, fields };
 }
 
@@ -115,7 +185,10 @@ export function parseRunFields(text: string, origin: string): { preset?: string;
  * `preset`, which they are put on top of. `preset` here is the one to use when the file names none. Errors
  * (`config`): not JSON; otherwise as in `presetConfig` and `parseConfig`.
  */
-export function parseRunConfig(text: string, { origin, preset }: { origin: string; preset: string }): RunConfig {
+export function parseRunConfig(
+  text: string,
+  { origin, preset }: { origin: string; preset: string },
+): RunConfig {
   const { preset: named = preset, fields } = parseRunFields(text, origin);
   return overrideRunConfig(presetRunConfig(named), fields, { origin });
 }

@@ -1,11 +1,12 @@
-import { randomStream } from '../audio/random.ts';
+import { randomStream } from '../random/stream.ts';
 import { anchorCapacity, negativeIndices } from '../audio/sampling.ts';
 import type { Batch } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ancestors } from '../graph/autograd.ts';
-import { Graph, type Shape, type Value } from '../graph/graph.ts';
-import { scalar } from '../graph/op.ts';
+import { Graph, type Value } from '../graph/graph.ts';
+import type { Shape } from '../graph/shape.ts';
+import { scalar } from '../launch/dispatch.ts';
 import { grad } from '../ops/grad.ts';
 import { accumulate } from '../optim/accumulate.ts';
 import { adamw, biasCorrections } from '../optim/adamw.ts';
@@ -17,7 +18,13 @@ import type { Region } from '../plan/storage.ts';
 import { nearestName, type RunConfig, type Scale, type TrainConfig } from './config.ts';
 import { chosenLosses, extraParameters, type TrainingLoss } from './extra-losses.ts';
 import { framesOf, wantsFlash } from './network.ts';
-import { activeScales, pretrainingGraph, weightScalar, type BatchShape, type PretrainingGraph } from './pretraining.ts';
+import {
+  activeScales,
+  pretrainingGraph,
+  weightScalar,
+  type BatchShape,
+  type PretrainingGraph,
+} from './pretraining.ts';
 import { initialValues, mgfParameters } from './weights.ts';
 
 /** Losses of a step; a scale that is switched off is NaN. */
@@ -44,9 +51,14 @@ export interface MomentState {
 
 /** What a `Pretrainer` begins with. */
 export interface PretrainerOptions {
-  /** Continue from here: parameters, or parameters and moments. Default: random weights from the run's seed. */
+  /**
+   * Continue from here: parameters, or parameters and moments. Default: random weights from the run's seed.
+   */
   readonly state?: { readonly parameters: Tensors; readonly expAvg?: Tensors; readonly expAvgSq?: Tensors };
-  /** Begin with these parameters, moments at zero; those that are not among them (heads that were not handed on) are random. */
+  /**
+   * Begin with these parameters, moments at zero; those that are not among them (heads that were not handed
+   * on) are random.
+   */
   readonly init?: Tensors | undefined;
   /** Those that `extra_losses` of the configuration names. */
   readonly losses?: readonly TrainingLoss[] | undefined;
@@ -69,7 +81,15 @@ export class Pretrainer {
   readonly #update: Program | null;
   #evaluation: Promise<Program> | null = null;
 
-  private constructor(gpu: Gpu, run: RunConfig, extra: readonly TrainingLoss[], shape: BatchShape, store: ParameterStore, step: Program, update: Program | null) {
+  private constructor(
+    gpu: Gpu,
+    run: RunConfig,
+    extra: readonly TrainingLoss[],
+    shape: BatchShape,
+    store: ParameterStore,
+    step: Program,
+    update: Program | null,
+  ) {
     this.#gpu = gpu;
     this.#run = run;
     this.#scales = activeScales(run.mgf);
@@ -83,78 +103,165 @@ export class Pretrainer {
     this.anchorCapacity = shape.N;
   }
 
-  /** Compiles the training step. Throws MGFError 'config' without an active loss, 'usage' for precision f16 where the device has none, 'limit' or 'out-of-memory' where the batch is too large, 'checkpoint' for a state of another configuration. */
+  /**
+   * Compiles the training step. Throws MGFError 'config' without an active loss, 'usage' for precision f16
+   * where the device has none, 'limit' or 'out-of-memory' where the batch is too large, 'checkpoint' for a
+   * state of another configuration.
+   */
   static async create(gpu: Gpu, run: RunConfig, options: PretrainerOptions = {}): Promise<Pretrainer> {
-    const { mgf, train } = run, scales = activeScales(mgf), extra = chosenLosses(mgf, options.losses ?? []);
-    if (!scales.length && !extra.length) throw new MGFError('config', 'every loss has weight 0, so there is nothing to train; give loss_weights.sample, frame, phoneme or sentence a weight above 0');
-    const R = 2 * train.utterances_per_batch, L = Math.round(train.crop_seconds * mgf.sample_rate), T = framesOf(L, mgf);
-    const N = anchorCapacity(R, T, { probability: mgf.mask_time_prob, length: mgf.mask_time_length, minMasks: mgf.mask_time_min_masks });
-    const shape = { R, L, N, ragged: false }, micro = train.accumulation > 1;
-    const parameters = [...mgfParameters(mgf, scales), ...extraParameters(mgf, extra)], store = new ParameterStore(gpu, parameters, micro ? 'accumulation' : 'training');
-    store.load(options.state?.parameters ?? new Map([...initialValues(parameters, train.seed), ...(options.init ?? [])]));
+    const { mgf, train } = run;
+    const scales = activeScales(mgf);
+    const extra = chosenLosses(mgf, options.losses ?? []);
+    if (!scales.length && !extra.length)
+      throw new MGFError(
+        'config',
+        'every loss has weight 0, so there is nothing to train; give loss_weights.sample, frame, ' +
+          'phoneme or sentence a weight above 0',
+      );
+    const R = 2 * train.utterances_per_batch;
+    const L = Math.round(train.crop_seconds * mgf.sample_rate);
+    const T = framesOf(L, mgf);
+    const N = anchorCapacity(R, T, {
+      probability: mgf.mask_time_prob,
+      length: mgf.mask_time_length,
+      minMasks: mgf.mask_time_min_masks,
+    });
+    const shape = { R, L, N, ragged: false };
+    const micro = train.accumulation > 1;
+    const parameters = [...mgfParameters(mgf, scales), ...extraParameters(mgf, extra)];
+    const store = new ParameterStore(gpu, parameters, micro ? 'accumulation' : 'training');
+    store.load(
+      options.state?.parameters ??
+        new Map([...initialValues(parameters, train.seed), ...(options.init ?? [])]),
+    );
     if (options.state?.expAvg && options.state.expAvgSq) {
       store.load(options.state.expAvg, 'expAvg');
       store.load(options.state.expAvgSq, 'expAvgSq');
     }
     try {
-      return new Pretrainer(gpu, run, extra, shape, store, await compileStep(gpu, run, shape, scales, extra, store, micro), micro ? await compileUpdate(gpu, train, store) : null);
+      return new Pretrainer(
+        gpu,
+        run,
+        extra,
+        shape,
+        store,
+        await compileStep(gpu, run, shape, scales, extra, store, micro),
+        micro ? await compileUpdate(gpu, train, store) : null,
+      );
     } catch (error) {
       store.destroy();
       throw error;
     }
   }
 
-  /** What was compiled: trained numbers, launches and pipelines of a step, bytes beside the parameters, milliseconds of compiling. */
-  get info(): { parameters: number; dispatches: number; pipelines: number; activationBytes: number; compileMs: number } {
+  /**
+   * What was compiled: trained numbers, launches and pipelines of a step, bytes beside the parameters,
+   * milliseconds of compiling.
+   */
+  get info(): {
+    parameters: number;
+    dispatches: number;
+    pipelines: number;
+    activationBytes: number;
+    compileMs: number;
+  } {
     const programs = this.#update ? [this.#step, this.#update] : [this.#step];
-    const dispatches = programs.flatMap((p) => p.dispatches), sum = (f: (p: Program) => number): number => programs.reduce((a, p) => a + f(p), 0);
+    const dispatches = programs.flatMap((p) => p.dispatches);
+    const sum = (f: (p: Program) => number): number => programs.reduce((a, p) => a + f(p), 0);
     return {
-      parameters: this.#store.count, dispatches: dispatches.length, pipelines: new Set(dispatches.map((d) => d.pipeline)).size,
-      activationBytes: sum((p) => p.bytes), compileMs: sum((p) => p.compileMs),
+      parameters: this.#store.count,
+      dispatches: dispatches.length,
+      pipelines: new Set(dispatches.map((d) => d.pipeline)).size,
+      activationBytes: sum((p) => p.bytes),
+      compileMs: sum((p) => p.compileMs),
     };
   }
 
   /** The compiled step, for plans, profiles and benchmarks. */
-  get program(): Program { return this.#step; }
+  get program(): Program {
+    return this.#step;
+  }
 
   /**
-   * One optimiser update from `accumulation` micro-batches, whose gradients add up to those of the whole batch: the phoneme loss is a mean over all
-   * masked frames, the others are means over rows. (The sentence scale's negatives come from the micro-batch.) `step` counts updates from 0.
-   * Steps may be issued before earlier ones have resolved. `lossScale` (a power of two, default 1): what the loss is multiplied by on its way back, so that
-   * small gradients survive f16; neither parameters nor `gradNorm` show it, except that too large a scale overflows and the step is skipped.
+   * One optimiser update from `accumulation` micro-batches, whose gradients add up to those of the whole
+   * batch: the phoneme loss is a mean over all masked frames, the others are means over rows. (The sentence
+   * scale's negatives come from the micro-batch.) `step` counts updates from 0. Steps may be issued before
+   * earlier ones have resolved. `lossScale` (a power of two, default 1): what the loss is multiplied by on
+   * its way back, so that small gradients survive f16; neither parameters nor `gradNorm` show it, except that
+   * too large a scale overflows and the step is skipped.
    */
-  async step(batches: readonly Batch[], at: { readonly step: number; readonly learningRate: number; readonly lossScale?: number }): Promise<StepMetrics> {
-    const { mgf, train } = this.#run, lossScale = at.lossScale ?? 1;
-    if (batches.length !== train.accumulation) throw new MGFError('shape', `a step takes ${train.accumulation} micro-batches, got ${batches.length}`);
-    const optimiser = { lr: at.learningRate, ...biasCorrections(at.step + 1, train.betas), [LOSS_SCALE]: lossScale, [LOSS_UNSCALE]: 1 / lossScale };
+  async step(
+    batches: readonly Batch[],
+    at: { readonly step: number; readonly learningRate: number; readonly lossScale?: number },
+  ): Promise<StepMetrics> {
+    const { mgf, train } = this.#run;
+    const lossScale = at.lossScale ?? 1;
+    if (batches.length !== train.accumulation)
+      throw new MGFError('shape', `a step takes ${train.accumulation} micro-batches, got ${batches.length}`);
+    const optimiser = {
+      lr: at.learningRate,
+      ...biasCorrections(at.step + 1, train.betas),
+      [LOSS_SCALE]: lossScale,
+      [LOSS_UNSCALE]: 1 / lossScale,
+    };
     const maskedFrames = batches.reduce((sum, b) => sum + b.maskedFrames, 0);
-    const shares = batches.map((b) => ({ phoneme: b.maskedFrames / Math.max(1, maskedFrames), others: 1 / batches.length }));
+    const shares = batches.map((b) => ({
+      phoneme: b.maskedFrames / Math.max(1, maskedFrames),
+      others: 1 / batches.length,
+    }));
     const results = batches.map((batch, i) => {
       const weights: Record<string, number> = {};
-      for (const s of this.#scales) weights[weightScalar(s)] = at.step < mgf.loss_start_steps[s] ? 0 : mgf.loss_weights[s] * (s === 'phoneme' ? shares[i]!.phoneme : shares[i]!.others);
+      for (const s of this.#scales)
+        weights[weightScalar(s)] =
+          at.step < mgf.loss_start_steps[s]
+            ? 0
+            : mgf.loss_weights[s] * (s === 'phoneme' ? shares[i]!.phoneme : shares[i]!.others);
       for (const { name } of this.#extra) {
         const { weight, start_step } = mgf.extra_losses[name]!;
         weights[weightScalar(name)] = at.step < start_step ? 0 : weight * shares[i]!.others;
       }
       const draw = at.step * batches.length + i;
-      return this.#step.step({ ...batchInputs(batch), ...this.#frameNegatives(draw) }, { ...weights, ...optimiser, ...this.#random(draw), keep: Number(i > 0) });
+      return this.#step.step(
+        { ...batchInputs(batch), ...this.#frameNegatives(draw) },
+        { ...weights, ...optimiser, ...this.#random(draw), keep: Number(i > 0) },
+      );
     });
     const update = this.#update?.step({}, optimiser);
-    const outputs = await Promise.all(results), norm = (await update ?? outputs[0]!)['gradNorm']![0]! / lossScale;
-    const mean = (name: string, share: 'phoneme' | 'others'): number => outputs.reduce((sum, o, i) => sum + (o[name] ? o[name][0]! * shares[i]![share] : NaN), 0);
+    const outputs = await Promise.all(results);
+    const norm = ((await update) ?? outputs[0]!)['gradNorm']![0]! / lossScale;
+    const mean = (name: string, share: 'phoneme' | 'others'): number =>
+      outputs.reduce((sum, o, i) => sum + (o[name] ? o[name][0]! * shares[i]![share] : NaN), 0);
     return {
-      sample: mean('sample', 'others'), frame: mean('frame', 'others'), phoneme: mean('phoneme', 'phoneme'), sentence: mean('sentence', 'others'),
-      accuracy: mean('accuracy', 'phoneme'), total: outputs.reduce((sum, o) => sum + o['total']![0]!, 0), gradNorm: norm, skipped: !Number.isFinite(norm),
+      sample: mean('sample', 'others'),
+      frame: mean('frame', 'others'),
+      phoneme: mean('phoneme', 'phoneme'),
+      sentence: mean('sentence', 'others'),
+      accuracy: mean('accuracy', 'phoneme'),
+      total: outputs.reduce((sum, o) => sum + o['total']![0]!, 0),
+      gradNorm: norm,
+      skipped: !Number.isFinite(norm),
       extra: Object.fromEntries(this.#extra.map(({ name }) => [name, mean(name, 'others')])),
     };
   }
 
-  /** For a frame scale that learns by InfoNCE: K other frames of the row for every frame, as the phoneme scale draws its own. */
+  /**
+   * For a frame scale that learns by InfoNCE: K other frames of the row for every frame, as the phoneme scale
+   * draws its own.
+   */
   #frameNegatives(step: number): Record<string, HostArray> {
-    const { mgf: { loss_weights, num_negatives, objectives }, train } = this.#run;
+    const {
+      mgf: { loss_weights, num_negatives, objectives },
+      train,
+    } = this.#run;
     if (loss_weights.frame === 0 || objectives.frame === 'l1') return {};
     const rows = Array<Uint8Array>(this.rows).fill(new Uint8Array(this.framesPerCrop).fill(1));
-    return { frame_negatives: negativeIndices(rows, num_negatives, randomStream(train.seed, step, 0, FRAME_NEGATIVES)).negatives as Int32Array<ArrayBuffer> };
+    return {
+      frame_negatives: negativeIndices(
+        rows,
+        num_negatives,
+        randomStream(train.seed, step, 0, FRAME_NEGATIVES),
+      ).negatives as Int32Array<ArrayBuffer>,
+    };
   }
 
   #random(step: number): Record<string, number> {
@@ -165,48 +272,108 @@ export class Pretrainer {
   /** Parameters and moments, copied to the host. */
   async state(): Promise<MomentState> {
     const save = (buffer: StoreBuffer): ReturnType<ParameterStore['save']> => this.#store.save(buffer);
-    return { parameters: await save('values'), expAvg: await save('expAvg'), expAvgSq: await save('expAvgSq') };
-  }
-
-  /**
-   * Reconstructions of a batch without dropout, and their targets: waveforms [R, 320 T] (sample scale) and normalised log-mel [R, T, 2 n_mels]
-   * (frame scale). A scale that is switched off, or that reconstructs nothing (`objectives`), gives an empty reconstruction.
-   */
-  async reconstruct(batch: Batch): Promise<{ wave: Float32Array; waveTarget: Float32Array; logMel: Float32Array; logMelTarget: Float32Array; frames: number }> {
-    const program = await this.#evaluate(batch), L = this.samplesPerCrop, length = 320 * this.framesPerCrop;
-    const waveTarget = new Float32Array(this.rows * length);
-    for (let r = 0; r < this.rows; r++) waveTarget.set(batch.wave.subarray(r * L + 40, r * L + 40 + length), r * length);
-    const read = async (name: string, scale: Scale, there = true): Promise<Float32Array> => (there && this.#scales.includes(scale) ? await program.read(name) as Float32Array : new Float32Array());
     return {
-      wave: await read('reconstruction', 'sample'), waveTarget, logMel: await read('predicted_log_mel', 'frame', this.#run.mgf.objectives.frame === 'l1'),
-      logMelTarget: await program.read('log_mel_target') as Float32Array, frames: this.framesPerCrop,
+      parameters: await save('values'),
+      expAvg: await save('expAvg'),
+      expAvgSq: await save('expAvgSq'),
     };
   }
 
-  /** z [R T, C] and the last hidden state [R T, D] of a batch without dropout and masks: what the health checks look at. */
-  async representations(batch: Batch): Promise<{ z: Float32Array; zWidth: number; context: Float32Array; contextWidth: number; rows: number }> {
-    const program = await this.#evaluate(batch), rows = this.rows * this.framesPerCrop;
-    const z = await program.read('z') as Float32Array, context = await program.read('context') as Float32Array;
+  /**
+   * Reconstructions of a batch without dropout, and their targets: waveforms [R, 320 T] (sample scale) and
+   * normalised log-mel [R, T, 2 n_mels] (frame scale). A scale that is switched off, or that reconstructs
+   * nothing (`objectives`), gives an empty reconstruction.
+   */
+  async reconstruct(batch: Batch): Promise<{
+    wave: Float32Array;
+    waveTarget: Float32Array;
+    logMel: Float32Array;
+    logMelTarget: Float32Array;
+    frames: number;
+  }> {
+    const program = await this.#evaluate(batch);
+    const L = this.samplesPerCrop;
+    const length = 320 * this.framesPerCrop;
+    const waveTarget = new Float32Array(this.rows * length);
+    for (let r = 0; r < this.rows; r++)
+      waveTarget.set(batch.wave.subarray(r * L + 40, r * L + 40 + length), r * length);
+    const read = async (name: string, scale: Scale, there = true): Promise<Float32Array> =>
+      there && this.#scales.includes(scale)
+        ? ((await program.read(name)) as Float32Array)
+        : new Float32Array();
+    return {
+      wave: await read('reconstruction', 'sample'),
+      waveTarget,
+      logMel: await read('predicted_log_mel', 'frame', this.#run.mgf.objectives.frame === 'l1'),
+      logMelTarget: (await program.read('log_mel_target')) as Float32Array,
+      frames: this.framesPerCrop,
+    };
+  }
+
+  /**
+   * z [R T, C] and the last hidden state [R T, D] of a batch without dropout and masks: what the health
+   * checks look at.
+   */
+  async representations(
+    batch: Batch,
+  ): Promise<{ z: Float32Array; zWidth: number; context: Float32Array; contextWidth: number; rows: number }> {
+    const program = await this.#evaluate(batch);
+    const rows = this.rows * this.framesPerCrop;
+    const z = (await program.read('z')) as Float32Array;
+    const context = (await program.read('context')) as Float32Array;
     return { z, zWidth: z.length / rows, context, contextWidth: context.length / rows, rows };
   }
 
   /**
-   * Values of a batch by the names that `program.toString()` shows, with dropout and masks as in training, nothing updated: `loss.phoneme/cosine`, or `d NAME` for the
-   * gradient of one. Several tensors of one name: the first. Compiles a program of its own. Throws MGFError 'usage' for a name that the graph has not, with the nearest.
+   * Values of a batch by the names that `program.toString()` shows, with dropout and masks as in training,
+   * nothing updated: `loss.phoneme/cosine`, or `d NAME` for the gradient of one. Several tensors of one name:
+   * the first. Compiles a program of its own. Throws MGFError 'usage' for a name that the graph has not, with
+   * the nearest.
    */
-  async values(batch: Batch, names: readonly string[]): Promise<Map<string, { readonly shape: Shape; readonly data: HostArray }>> {
-    const place = new Map<Value, Region>(), shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
-    const { graph } = stepGraph(this.#gpu, this.#run, shape, this.#scales, this.#extra, this.#store, place), computed = graph.values.filter((v) => v.kind === 'result');
-    const keep = Object.fromEntries(names.map((name) => {
-      const found = computed.find((v) => v.name === name);
-      if (!found) throw new MGFError('usage', `The graph has no value "${name}"; the nearest is "${nearestName(name, computed.map((v) => v.name))}".`);
-      return [name, found];
-    }));
-    const program = await compile(this.#gpu, graph, { place, keep, label: 'values', precision: this.#run.train.precision });
+  async values(
+    batch: Batch,
+    names: readonly string[],
+  ): Promise<Map<string, { readonly shape: Shape; readonly data: HostArray }>> {
+    const place = new Map<Value, Region>();
+    const shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
+    const { graph } = stepGraph(this.#gpu, this.#run, shape, this.#scales, this.#extra, this.#store, place);
+    const computed = graph.values.filter((v) => v.kind === 'result');
+    const keep = Object.fromEntries(
+      names.map((name) => {
+        const found = computed.find((v) => v.name === name);
+        if (!found)
+          throw new MGFError(
+            'usage',
+            `The graph has no value "${name}"; the nearest is "${nearestName(
+              name,
+              computed.map((v) => v.name),
+            )}".`,
+          );
+        return [name, found];
+      }),
+    );
+    const program = await compile(this.#gpu, graph, {
+      place,
+      keep,
+      label: 'values',
+      precision: this.#run.train.precision,
+    });
     try {
-      const weights = Object.fromEntries([...this.#scales.map((s) => [weightScalar(s), this.#run.mgf.loss_weights[s]]), ...this.#extra.map(({ name }) => [weightScalar(name), this.#run.mgf.extra_losses[name]!.weight])]) as Record<string, number>;
-      await program.step({ ...batchInputs(batch), ...this.#frameNegatives(0) }, { ...weights, ...this.#random(0), [LOSS_SCALE]: 1 });
-      return new Map(await Promise.all(names.map(async (name) => [name, { shape: keep[name]!.shape, data: await program.read(name) }] as const)));
+      const weights = Object.fromEntries([
+        ...this.#scales.map((s) => [weightScalar(s), this.#run.mgf.loss_weights[s]]),
+        ...this.#extra.map(({ name }) => [weightScalar(name), this.#run.mgf.extra_losses[name]!.weight]),
+      ]) as Record<string, number>;
+      await program.step(
+        { ...batchInputs(batch), ...this.#frameNegatives(0) },
+        { ...weights, ...this.#random(0), [LOSS_SCALE]: 1 },
+      );
+      return new Map(
+        await Promise.all(
+          names.map(
+            async (name) => [name, { shape: keep[name]!.shape, data: await program.read(name) }] as const,
+          ),
+        ),
+      );
     } finally {
       program.destroy();
     }
@@ -220,14 +387,28 @@ export class Pretrainer {
   }
 
   async #compileEvaluation(): Promise<Program> {
-    const place = new Map<Value, Region>(), shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
-    const built = pretrainingGraph(this.#run.mgf, shape, this.#scales, (graph) => declare(this.#store, graph, place), false, wantsFlash(this.#run.mgf, this.#gpu.profile, shape.R, this.framesPerCrop), this.#extra);
+    const place = new Map<Value, Region>();
+    const shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
+    const built = pretrainingGraph(
+      this.#run.mgf,
+      shape,
+      this.#scales,
+      (graph) => declare(this.#store, graph, place),
+      false,
+      wantsFlash(this.#run.mgf, this.#gpu.profile, shape.R, this.framesPerCrop),
+      this.#extra,
+    );
     const { network, reconstruction, predictedLogMel, logMelTarget } = built;
     return compile(this.#gpu, built.graph, {
-      place, label: 'evaluation', precision: this.#run.train.precision,
+      place,
+      label: 'evaluation',
+      precision: this.#run.train.precision,
       keep: {
-        z: network.z, context: network.states.at(-1)!, log_mel_target: logMelTarget,
-        ...(reconstruction && { reconstruction }), ...(predictedLogMel && { predicted_log_mel: predictedLogMel }),
+        z: network.z,
+        context: network.states.at(-1)!,
+        log_mel_target: logMelTarget,
+        ...(reconstruction && { reconstruction }),
+        ...(predictedLogMel && { predicted_log_mel: predictedLogMel }),
       },
     });
   }
@@ -236,7 +417,10 @@ export class Pretrainer {
   destroy(): void {
     this.#step.destroy();
     this.#update?.destroy();
-    void this.#evaluation?.then((p) => p.destroy(), () => undefined);
+    void this.#evaluation?.then(
+      (p) => p.destroy(),
+      () => undefined,
+    );
     this.#store.destroy();
   }
 }
@@ -254,50 +438,118 @@ function flat(store: ParameterStore, graph: Graph, name: StoreBuffer, place: Map
   return value;
 }
 
-/** Stream purpose of the frame scale's negatives; the other purposes belong to the data (src/audio) and to the initialisation. */
+/**
+ * Stream purpose of the frame scale's negatives; the other purposes belong to the data (src/audio) and to the
+ * initialisation.
+ */
 const FRAME_NEGATIVES = 0x66726e67;
 
 /** Per-step scalars: what the gradients are multiplied by, and what undoes it. */
-const LOSS_SCALE = 'loss_scale', LOSS_UNSCALE = 'loss_unscale';
+const LOSS_SCALE = 'loss_scale';
+const LOSS_UNSCALE = 'loss_unscale';
 
 /** Norm, clipping and AdamW over the flat buffers of scaled gradients; their norm is the only result. */
-function optimise(train: TrainConfig, store: ParameterStore, graph: Graph, gradients: Value, place: Map<Value, Region>): Value {
+function optimise(
+  train: TrainConfig,
+  store: ParameterStore,
+  graph: Graph,
+  gradients: Value,
+  place: Map<Value, Region>,
+): Value {
   return graph.scope('optimiser', () => {
-    const norm = gradNorm(gradients), { betas, eps, weight_decay: weightDecay } = train;
-    adamw(flat(store, graph, 'values', place), gradients, flat(store, graph, 'expAvg', place), flat(store, graph, 'expAvgSq', place),
-      { betas, eps, weightDecay, decayCount: store.decayed }, clipCoefficient(norm, train.max_grad_norm, { unscale: scalar(LOSS_UNSCALE) }));
+    const norm = gradNorm(gradients);
+    const { betas, eps, weight_decay: weightDecay } = train;
+    adamw(
+      flat(store, graph, 'values', place),
+      gradients,
+      flat(store, graph, 'expAvg', place),
+      flat(store, graph, 'expAvgSq', place),
+      { betas, eps, weightDecay, decayCount: store.decayed },
+      clipCoefficient(norm, train.max_grad_norm, { unscale: scalar(LOSS_UNSCALE) }),
+    );
     return norm;
   });
 }
 
 /** Forward and backward of a run's losses; gradients go to their place in the store. */
-function stepGraph(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], extra: readonly TrainingLoss[], store: ParameterStore, place: Map<Value, Region>): PretrainingGraph {
+function stepGraph(
+  gpu: Gpu,
+  run: RunConfig,
+  shape: BatchShape,
+  scales: readonly Scale[],
+  extra: readonly TrainingLoss[],
+  store: ParameterStore,
+  place: Map<Value, Region>,
+): PretrainingGraph {
   let parameters = new Map<string, Value>();
-  const built = pretrainingGraph(run.mgf, shape, scales, (graph) => (parameters = declare(store, graph, place)), true, wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)), extra);
-  // A parameter that the active losses do not reach (the mask vector without masks, layers above the highest attached one) has no gradient: its part of the buffer stays 0.
-  const reached = ancestors(built.total), trained = [...parameters].filter(([, value]) => reached.has(value));
-  grad(built.total, trained.map(([, value]) => value), scalar(LOSS_SCALE)).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
+  const built = pretrainingGraph(
+    run.mgf,
+    shape,
+    scales,
+    (graph) => (parameters = declare(store, graph, place)),
+    true,
+    wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)),
+    extra,
+  );
+  // A parameter that the active losses do not reach (the mask vector without masks, layers above the highest
+  // attached one) has no gradient: its part of the buffer stays 0.
+  const reached = ancestors(built.total);
+  const trained = [...parameters].filter(([, value]) => reached.has(value));
+  grad(
+    built.total,
+    trained.map(([, value]) => value),
+    scalar(LOSS_SCALE),
+  ).forEach((g, i) => place.set(g, store.region(trained[i]![0], 'gradients')));
   return built;
 }
 
-/** Forward, backward and update in one program; with micro-batches the gradients are added up instead of the update. */
-async function compileStep(gpu: Gpu, run: RunConfig, shape: BatchShape, scales: readonly Scale[], extra: readonly TrainingLoss[], store: ParameterStore, micro: boolean): Promise<Program> {
-  const place = new Map<Value, Region>(), built = stepGraph(gpu, run, shape, scales, extra, store, place), gradients = flat(store, built.graph, 'gradients', place);
-  const outputs: Record<string, Value> = { ...built.losses, total: built.total, ...(built.accuracy && { accuracy: built.accuracy }) };
-  if (micro) built.graph.scope('optimiser', () => accumulate(flat(store, built.graph, 'accumulated', place), gradients));
+/**
+ * Forward, backward and update in one program; with micro-batches the gradients are added up instead of the
+ * update.
+ */
+async function compileStep(
+  gpu: Gpu,
+  run: RunConfig,
+  shape: BatchShape,
+  scales: readonly Scale[],
+  extra: readonly TrainingLoss[],
+  store: ParameterStore,
+  micro: boolean,
+): Promise<Program> {
+  const place = new Map<Value, Region>();
+  const built = stepGraph(gpu, run, shape, scales, extra, store, place);
+  const gradients = flat(store, built.graph, 'gradients', place);
+  const outputs: Record<string, Value> = {
+    ...built.losses,
+    total: built.total,
+    ...(built.accuracy && { accuracy: built.accuracy }),
+  };
+  if (micro)
+    built.graph.scope('optimiser', () =>
+      accumulate(flat(store, built.graph, 'accumulated', place), gradients),
+    );
   else outputs['gradNorm'] = optimise(run.train, store, built.graph, gradients, place);
-  return compile(gpu, built.graph, { place, outputs, label: 'pretraining step', precision: run.train.precision });
+  return compile(gpu, built.graph, {
+    place,
+    outputs,
+    label: 'pretraining step',
+    precision: run.train.precision,
+  });
 }
 
 async function compileUpdate(gpu: Gpu, train: TrainConfig, store: ParameterStore): Promise<Program> {
-  const graph = new Graph(), place = new Map<Value, Region>();
+  const graph = new Graph();
+  const place = new Map<Value, Region>();
   const gradNormValue = optimise(train, store, graph, flat(store, graph, 'accumulated', place), place);
   return compile(gpu, graph, { place, outputs: { gradNorm: gradNormValue }, label: 'optimiser update' });
 }
 
 function batchInputs(batch: Batch): Record<string, HostArray> {
   return {
-    wave: batch.wave as Float32Array<ArrayBuffer>, spans: Float32Array.from(batch.mask), anchor: batch.anchor as Int32Array<ArrayBuffer>,
-    negatives: batch.negatives as Int32Array<ArrayBuffer>, anchor_weight: batch.anchorWeight as Float32Array<ArrayBuffer>,
+    wave: batch.wave as Float32Array<ArrayBuffer>,
+    spans: Float32Array.from(batch.mask),
+    anchor: batch.anchor as Int32Array<ArrayBuffer>,
+    negatives: batch.negatives as Int32Array<ArrayBuffer>,
+    anchor_weight: batch.anchorWeight as Float32Array<ArrayBuffer>,
   };
 }

@@ -1,7 +1,9 @@
 import { MGFError } from '../errors.ts';
 import type { Value } from '../graph/graph.ts';
 
-/** Parameters of a network by name, seen from one module: `weights.at('encoder').get('layer_norm.weight')`. */
+/**
+ * Parameters of a network by name, seen from one module: `weights.at('encoder').get('layer_norm.weight')`.
+ */
 export class Weights {
   readonly #values: ReadonlyMap<string, Value>;
   readonly #prefix: string;

@@ -1,21 +1,34 @@
-import { elements, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch, type Op } from '../graph/op.ts';
+import { elements, type Spec } from '../graph/shape.ts';
+import type { Value } from '../graph/graph.ts';
+import { defineOp, type Op } from '../launch/op.ts';
+import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import source from '../../kernels/activation.wgsl';
-import type { Activation } from './activation-reference.ts';
-import { ceilDiv, overElements } from './launch.ts';
+import type { Activation } from './lib/activation-reference.ts';
+import { ceilDiv, overElements } from '../launch/grid.ts';
 
 const ACTIVATION = kernel('activation', source);
 const FUNCTIONS: Readonly<Record<Activation, number>> = { gelu: 0, relu: 1, tanh: 2, sigmoid: 3 };
 
 function dispatch(f: Activation, v: Value, y: Value, dy: Value | null): Dispatch {
-  const n = ceilDiv(elements(y.shape), 4), { constants, grid } = overElements(n);
+  const n = ceilDiv(elements(y.shape), 4);
+  const { constants, grid } = overElements(n);
   return {
-    kernel: ACTIVATION, grid, constants: { ...constants, F: FUNCTIONS[f], BACK: Number(dy !== null) }, bind: { v, y, ...(dy && { dy }) }, params: { n },
-    ...(f === 'gelu' && { map: dy ? { activation: 'gelu-backward', argument: dy, pre: v, result: y } : { activation: 'gelu', argument: v, pre: v, result: y } }),
+    kernel: ACTIVATION,
+    grid,
+    constants: { ...constants, F: FUNCTIONS[f], BACK: Number(dy !== null) },
+    bind: { v, y, ...(dy && { dy }) },
+    params: { n },
+    ...(f === 'gelu' && {
+      map: dy
+        ? { activation: 'gelu-backward', argument: dy, pre: v, result: y }
+        : { activation: 'gelu', argument: v, pre: v, result: y },
+    }),
   };
 }
 
-/** GELU's slope needs its argument; the others' follows from their result, which the next layer keeps anyway. */
+/**
+ * GELU's slope needs its argument; the others' follows from their result, which the next layer keeps anyway.
+ */
 function activationOp(f: Activation): Op<Record<never, never>> {
   const saveInput = f === 'gelu';
   return defineOp<Record<never, never>>({
@@ -42,4 +55,4 @@ export const tanh = (x: Value): Value => x.graph.apply(tanhOp, [x], {})[0]!;
 /** 1 / (1 + exp(-x)); any shape. */
 export const sigmoid = (x: Value): Value => x.graph.apply(sigmoidOp, [x], {})[0]!;
 
-export { activationReference, type Activation } from './activation-reference.ts';
+export { activationReference, type Activation } from './lib/activation-reference.ts';

@@ -1,8 +1,10 @@
 import { MGFError } from '../errors.ts';
-import { elements, formatShape, type Shape, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, scalar, type Dispatch, type Scalar } from '../graph/op.ts';
+import { elements, formatShape, type Shape, type Spec } from '../graph/shape.ts';
+import type { Value } from '../graph/graph.ts';
+import { defineOp } from '../launch/op.ts';
+import { kernel, scalar, type Dispatch, type Scalar } from '../launch/dispatch.ts';
 import source from '../../kernels/elementwise.wgsl';
-import { overElements } from './launch.ts';
+import { overElements } from '../launch/grid.ts';
 
 const ELEMENTWISE = kernel('elementwise', source);
 const FUNCTIONS = { add: 0, scale: 1, fill: 2, gelu_backward: 3 } as const;
@@ -10,18 +12,32 @@ const FUNCTIONS = { add: 0, scale: 1, fill: 2, gelu_backward: 3 } as const;
 const vec4s = (x: Spec): number => Math.ceil(elements(x.shape) / 4);
 
 /** One pass over vec4s: out = f(x, y, s). */
-export function elementwise(f: keyof typeof FUNCTIONS, out: Value, x: Value | null, y: Value | null, s: number | Scalar = 1): Dispatch {
+export function elementwise(
+  f: keyof typeof FUNCTIONS,
+  out: Value,
+  x: Value | null,
+  y: Value | null,
+  s: number | Scalar = 1,
+): Dispatch {
   const { constants, grid } = overElements(vec4s(out));
   return {
-    kernel: ELEMENTWISE, constants: { ...constants, F: FUNCTIONS[f] }, grid,
+    kernel: ELEMENTWISE,
+    constants: { ...constants, F: FUNCTIONS[f] },
+    grid,
     bind: { out, ...(x ? { x } : {}), ...(y ? { y } : {}) },
     params: { n: vec4s(out), s },
-    ...(f === 'gelu_backward' && { map: { activation: 'gelu-backward', argument: x!, pre: y!, result: out } }),
+    ...(f === 'gelu_backward' && {
+      map: { activation: 'gelu-backward', argument: x!, pre: y!, result: out },
+    }),
   };
 }
 
 const sameShape = (op: string, [x, y]: readonly (Spec | null)[]): Spec[] => {
-  if (formatShape(x!.shape) !== formatShape(y!.shape)) throw new MGFError('shape', `${op}: shapes ${formatShape(x!.shape)} and ${formatShape(y!.shape)} must be equal`);
+  if (formatShape(x!.shape) !== formatShape(y!.shape))
+    throw new MGFError(
+      'shape',
+      `${op}: shapes ${formatShape(x!.shape)} and ${formatShape(y!.shape)} must be equal`,
+    );
   return [{ shape: x!.shape, dtype: 'f32' }];
 };
 
@@ -48,7 +64,8 @@ export const scaleOp = defineOp<{ factor: number | Scalar }>({
 });
 
 /** x * factor; the factor is a number or a per-step scalar. */
-export const scale = (x: Value, factor: number | Scalar): Value => x.graph.apply(scaleOp, [x], { factor })[0]!;
+export const scale = (x: Value, factor: number | Scalar): Value =>
+  x.graph.apply(scaleOp, [x], { factor })[0]!;
 
 /** x * the per-step scalar of that name. */
 export const scaleByScalar = (x: Value, name: string): Value => scale(x, scalar(name));
@@ -64,12 +81,18 @@ export const fillOp = defineOp<{ value: number | Scalar }>({
 });
 
 /** A tensor of x's shape, every element `value`: a number or a per-step scalar. */
-export const fillLike = (x: Value, value: number | Scalar): Value => x.graph.apply(fillOp, [x], { value })[0]!;
+export const fillLike = (x: Value, value: number | Scalar): Value =>
+  x.graph.apply(fillOp, [x], { value })[0]!;
 
 export const reshapeOp = defineOp<{ shape: Shape }>({
   name: 'reshape',
   shape: ([x], { shape }) => {
-    if (elements(x!.shape) !== elements(shape)) throw new MGFError('shape', `reshape: ${formatShape(x!.shape)} has ${elements(x!.shape)} elements, ${formatShape(shape)} has ${elements(shape)}`);
+    if (elements(x!.shape) !== elements(shape))
+      throw new MGFError(
+        'shape',
+        `reshape: ${formatShape(x!.shape)} has ${elements(x!.shape)} elements, ${formatShape(shape)} ` +
+          `has ${elements(shape)}`,
+      );
     return [{ shape, dtype: x!.dtype }];
   },
   alias: true,

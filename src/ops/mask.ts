@@ -1,25 +1,49 @@
 import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
-import { elements, formatShape, type Spec, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, type Dispatch } from '../graph/op.ts';
+import { elements, formatShape, type Spec } from '../graph/shape.ts';
+import type { Value } from '../graph/graph.ts';
+import { defineOp } from '../launch/op.ts';
+import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import columnsSource from '../../kernels/masked_columns.wgsl';
 import rowsSource from '../../kernels/mask_rows.wgsl';
-import { ceilDiv, overRows } from './launch.ts';
-import { columnSums, overItems } from './reduce.ts';
-import { rowLayout } from './rows.ts';
+import { ceilDiv, overRows } from '../launch/grid.ts';
+import { columnSums, overItems } from './lib/reduce.ts';
+import { rowLayout } from './lib/rows.ts';
 
 const ROWS = kernel('mask_rows', rowsSource);
 const COLUMNS = kernel('masked_columns', columnsSource);
 const FUNCTIONS = { replace: 0, drop: 1, multiply: 2 } as const;
 
-function overMaskedRows(f: keyof typeof FUNCTIONS, adapter: AdapterProfile, x: Value, mask: Value, y: Value, embedding: Value | null = null): Dispatch {
-  const { rows, width, VEC } = rowLayout(x), { constants, grid } = overRows(rows, adapter);
-  return { kernel: ROWS, grid, constants: { ...constants, F: FUNCTIONS[f], VEC }, bind: { x, mask, y, ...(embedding && { embedding }) }, params: { rows, width } };
+function overMaskedRows(
+  f: keyof typeof FUNCTIONS,
+  adapter: AdapterProfile,
+  x: Value,
+  mask: Value,
+  y: Value,
+  embedding: Value | null = null,
+): Dispatch {
+  const { rows, width, VEC } = rowLayout(x);
+  const { constants, grid } = overRows(rows, adapter);
+  return {
+    kernel: ROWS,
+    grid,
+    constants: { ...constants, F: FUNCTIONS[f], VEC },
+    bind: { x, mask, y, ...(embedding && { embedding }) },
+    params: { rows, width },
+  };
 }
 
 function checkMask(op: string, x: Spec, mask: Spec): void {
-  if (x.shape.length < 2 || formatShape(mask.shape) !== formatShape(x.shape.slice(0, -1)) || mask.dtype !== 'f32') {
-    throw new MGFError('shape', `${op}: x ${formatShape(x.shape)} needs an f32 mask ${formatShape(x.shape.slice(0, -1))}, got ${mask.dtype} ${formatShape(mask.shape)}`);
+  if (
+    x.shape.length < 2 ||
+    formatShape(mask.shape) !== formatShape(x.shape.slice(0, -1)) ||
+    mask.dtype !== 'f32'
+  ) {
+    throw new MGFError(
+      'shape',
+      `${op}: x ${formatShape(x.shape)} needs an f32 mask ${formatShape(x.shape.slice(0, -1))}, got ` +
+        `${mask.dtype} ${formatShape(mask.shape)}`,
+    );
   }
 }
 
@@ -28,7 +52,11 @@ export const maskRowsOp = defineOp<Record<never, never>>({
   shape([x, embedding, mask]) {
     checkMask('mask_rows', x!, mask!);
     if (formatShape(embedding!.shape) !== `[${x!.shape.at(-1)}]`) {
-      throw new MGFError('shape', `mask_rows: x ${formatShape(x!.shape)} needs an embedding [${x!.shape.at(-1)}], got ${formatShape(embedding!.shape)}`);
+      throw new MGFError(
+        'shape',
+        `mask_rows: x ${formatShape(x!.shape)} needs an embedding [${x!.shape.at(-1)}], got ` +
+          `${formatShape(embedding!.shape)}`,
+      );
     }
     return [{ shape: x!.shape, dtype: 'f32' }];
   },
@@ -36,12 +64,25 @@ export const maskRowsOp = defineOp<Record<never, never>>({
   saves: { inputs: [2], outputs: [] },
   differentiable: [0, 1],
   backward(c) {
-    const dy = c.upstream(0)!, mask = c.input(2)!, dx = c.grad(0), dEmbedding = c.grad(1), dispatches: Dispatch[] = [];
+    const dy = c.upstream(0)!;
+    const mask = c.input(2)!;
+    const dx = c.grad(0);
+    const dEmbedding = c.grad(1);
+    const dispatches: Dispatch[] = [];
     if (dx) dispatches.push(overMaskedRows('drop', c.adapter, dy, mask, dx));
     if (dEmbedding) {
-      const { rows, d, width, VEC } = rowLayout(dy), block = ceilDiv(rows, Math.min(256, ceilDiv(rows, 16))), used = ceilDiv(rows, block);
-      const part = c.temp([used, d]), { constants, grid } = overItems(used * width, c.adapter);
-      dispatches.push({ kernel: COLUMNS, grid, constants: { ...constants, VEC }, bind: { dy, mask, part }, params: { rows, width, block, n: used * width } });
+      const { rows, d, width, VEC } = rowLayout(dy);
+      const block = ceilDiv(rows, Math.min(256, ceilDiv(rows, 16)));
+      const used = ceilDiv(rows, block);
+      const part = c.temp([used, d]);
+      const { constants, grid } = overItems(used * width, c.adapter);
+      dispatches.push({
+        kernel: COLUMNS,
+        grid,
+        constants: { ...constants, VEC },
+        bind: { dy, mask, part },
+        params: { rows, width, block, n: used * width },
+      });
       dispatches.push(...columnSums(c, part, used, d, dEmbedding));
     }
     return dispatches;
@@ -50,11 +91,12 @@ export const maskRowsOp = defineOp<Record<never, never>>({
 });
 
 /**
- * Rows of x replaced by one vector where the mask is 1: x [..., T, D], embedding [D], mask [..., T] f32 of 0 and 1 -> [..., T, D].
- * Gradients for x (0 where replaced) and for the embedding; none for the mask.
+ * Rows of x replaced by one vector where the mask is 1: x [..., T, D], embedding [D], mask [..., T] f32 of 0
+ * and 1 -> [..., T, D]. Gradients for x (0 where replaced) and for the embedding; none for the mask.
  * @throws MGFError 'shape'
  */
-export const maskRows = (x: Value, embedding: Value, mask: Value): Value => x.graph.apply(maskRowsOp, [x, embedding, mask], {})[0]!;
+export const maskRows = (x: Value, embedding: Value, mask: Value): Value =>
+  x.graph.apply(maskRowsOp, [x, embedding, mask], {})[0]!;
 
 export const zeroRowsOp = defineOp<Record<never, never>>({
   name: 'zero_rows',
@@ -70,14 +112,20 @@ export const zeroRowsOp = defineOp<Record<never, never>>({
 });
 
 /**
- * x * mask, row by row: x [..., T, D], mask [..., T] f32 -> [..., T, D]. Rows of mask 0 are exactly 0 whatever x holds. No gradient for the mask.
+ * x * mask, row by row: x [..., T, D], mask [..., T] f32 -> [..., T, D]. Rows of mask 0 are exactly 0
+ * whatever x holds. No gradient for the mask.
  * @throws MGFError 'shape'
  */
 export const zeroRows = (x: Value, mask: Value): Value => x.graph.apply(zeroRowsOp, [x, mask], {})[0]!;
 
 /** Float64 reference: x [rows, D], embedding [D], mask [rows]. */
-export const maskRowsReference = (x: Float64Array, embedding: Float64Array, mask: Float64Array, d: number): Float64Array =>
-  x.map((v, i) => (mask[Math.floor(i / d)] ? embedding[i % d]! : v));
+export const maskRowsReference = (
+  x: Float64Array,
+  embedding: Float64Array,
+  mask: Float64Array,
+  d: number,
+): Float64Array => x.map((v, i) => (mask[Math.floor(i / d)] ? embedding[i % d]! : v));
 
 /** Float64 reference: x [rows, D], mask [rows]. */
-export const zeroRowsReference = (x: Float64Array, mask: Float64Array, d: number): Float64Array => x.map((v, i) => v * mask[Math.floor(i / d)]!);
+export const zeroRowsReference = (x: Float64Array, mask: Float64Array, d: number): Float64Array =>
+  x.map((v, i) => v * mask[Math.floor(i / d)]!);

@@ -1,7 +1,9 @@
 import { MGFError } from '../errors.ts';
-import { elements, type Value } from '../graph/graph.ts';
-import { defineOp, kernel, scalar } from '../graph/op.ts';
-import { ceilDiv, overElements } from '../ops/launch.ts';
+import { elements } from '../graph/shape.ts';
+import type { Value } from '../graph/graph.ts';
+import { defineOp } from '../launch/op.ts';
+import { kernel, scalar } from '../launch/dispatch.ts';
+import { ceilDiv, overElements } from '../launch/grid.ts';
 import source from '../../kernels/accumulate.wgsl';
 import { chunks } from './chunks.ts';
 
@@ -11,13 +13,24 @@ const ACCUMULATE = kernel('accumulate', source);
 export const accumulateOp = defineOp<Record<never, never>>({
   name: 'accumulate',
   shape([sum, x]) {
-    if (elements(sum!.shape) !== elements(x!.shape)) throw new MGFError('shape', `accumulate: ${elements(sum!.shape)} and ${elements(x!.shape)} elements must be as many`);
+    if (elements(sum!.shape) !== elements(x!.shape))
+      throw new MGFError(
+        'shape',
+        `accumulate: ${elements(sum!.shape)} and ${elements(x!.shape)} elements must be as many`,
+      );
     return [];
   },
   forward(c) {
     return chunks(c.input(0), c.adapter).map((chunk) => {
-      const n = ceilDiv(chunk.elements, 4), { constants, grid } = overElements(n);
-      return { kernel: ACCUMULATE, constants, grid, bind: { sum: chunk.of(c.input(0)), x: chunk.of(c.input(1)) }, params: { n, keep: scalar('keep') } };
+      const n = ceilDiv(chunk.elements, 4);
+      const { constants, grid } = overElements(n);
+      return {
+        kernel: ACCUMULATE,
+        constants,
+        grid,
+        bind: { sum: chunk.of(c.input(0)), x: chunk.of(c.input(1)) },
+        params: { n, keep: scalar('keep') },
+      };
     });
   },
   saves: { inputs: [], outputs: [] },
@@ -27,7 +40,10 @@ export const accumulateOp = defineOp<Record<never, never>>({
   cost: ([x]) => ({ flops: 2 * elements(x!.shape), bytes: 12 * elements(x!.shape) }),
 });
 
-/** sum = keep * sum + x in place over flat buffers; `keep` is the per-step scalar of that name (0 starts anew). */
+/**
+ * sum = keep * sum + x in place over flat buffers; `keep` is the per-step scalar of that name (0 starts
+ * anew).
+ */
 export function accumulate(sum: Value, x: Value): void {
   sum.graph.apply(accumulateOp, [sum, x], {});
 }

@@ -1,6 +1,9 @@
 import type { Program } from './program.ts';
 
-/** Programs kept compiled, by what they were compiled for; the least recently used one is destroyed when there are too many. */
+/**
+ * Programs kept compiled, by what they were compiled for; the least recently used one is destroyed when there
+ * are too many.
+ */
 export class ProgramCache {
   readonly #size: number;
   readonly #programs = new Map<string, Promise<Program>>();
@@ -10,7 +13,10 @@ export class ProgramCache {
     this.#size = size;
   }
 
-  /** The program of that key, compiled by `build` where it is not there; calls that come while it is being compiled wait for it. */
+  /**
+   * The program of that key, compiled by `build` where it is not there; calls that come while it is being
+   * compiled wait for it.
+   */
   get(key: string, build: () => Promise<Program>): Promise<Program> {
     const program = this.#programs.get(key) ?? build();
     this.#programs.delete(key);
@@ -19,13 +25,20 @@ export class ProgramCache {
     if (this.#programs.size > this.#size) {
       const [oldest, evicted] = this.#programs.entries().next().value!;
       this.#programs.delete(oldest);
-      void evicted.then((p) => p.destroy(), () => undefined);
+      void evicted.then(
+        (p) => p.destroy(),
+        () => undefined,
+      );
     }
     return program;
   }
 
   destroy(): void {
-    for (const program of this.#programs.values()) void program.then((p) => p.destroy(), () => undefined);
+    for (const program of this.#programs.values())
+      void program.then(
+        (p) => p.destroy(),
+        () => undefined,
+      );
     this.#programs.clear();
   }
 }

@@ -1,5 +1,6 @@
 /** A compiled program for people and their tools: a timeline for trace viewers, the graph for Graphviz. */
-import { formatShape, type Node, type Value } from '../graph/graph.ts';
+import { formatShape } from '../graph/shape.ts';
+import type { Node, Value } from '../graph/graph.ts';
 import type { Profiled } from './program.ts';
 
 /** One event of the trace event format, which Perfetto and Chrome read. */
@@ -15,20 +16,51 @@ export interface TraceEvent {
   readonly args: Readonly<Record<string, unknown>>;
 }
 
-/** The dispatches of a profile one after the other, as the device runs them, a line for each phase; copies into images are events of their own. */
+/**
+ * The dispatches of a profile one after the other, as the device runs them, a line for each phase; copies
+ * into images are events of their own.
+ */
 export function chromeTrace(profiled: readonly Profiled[], label: string): TraceEvent[] {
-  const LINES = ['forward', 'backward', 'copies'], events: TraceEvent[] = [
+  const LINES = ['forward', 'backward', 'copies'];
+  const events: TraceEvent[] = [
     { name: 'process_name', cat: '', ph: 'M', pid: 1, tid: 0, args: { name: label } },
-    ...LINES.map((name, tid): TraceEvent => ({ name: 'thread_name', cat: '', ph: 'M', pid: 1, tid, args: { name } })),
+    ...LINES.map((name, tid): TraceEvent => ({
+      name: 'thread_name',
+      cat: '',
+      ph: 'M',
+      pid: 1,
+      tid,
+      args: { name },
+    })),
   ];
   let at = 0;
   for (const { dispatch: d, ms, copyMs } of profiled) {
     if (copyMs > 0) {
-      events.push({ name: `${d.kernel}: images`, cat: 'copy', ph: 'X', ts: at, dur: 1000 * copyMs, pid: 1, tid: 2, args: { for: d.label } });
+      events.push({
+        name: `${d.kernel}: images`,
+        cat: 'copy',
+        ph: 'X',
+        ts: at,
+        dur: 1000 * copyMs,
+        pid: 1,
+        tid: 2,
+        args: { for: d.label },
+      });
       at += 1000 * copyMs;
     }
-    const tensors = Object.fromEntries(d.bound.map(({ name, value }) => [name, `${value.name} ${formatShape(value.shape)} ${value.dtype}`]));
-    events.push({ name: d.kernel, cat: d.node.op.name, ph: 'X', ts: at, dur: 1000 * ms, pid: 1, tid: d.node.phase === 'backward' ? 1 : 0, args: { label: d.label, grid: d.grid.join(' x '), ...tensors } });
+    const tensors = Object.fromEntries(
+      d.bound.map(({ name, value }) => [name, `${value.name} ${formatShape(value.shape)} ${value.dtype}`]),
+    );
+    events.push({
+      name: d.kernel,
+      cat: d.node.op.name,
+      ph: 'X',
+      ts: at,
+      dur: 1000 * ms,
+      pid: 1,
+      tid: d.node.phase === 'backward' ? 1 : 0,
+      args: { label: d.label, grid: d.grid.join(' x '), ...tensors },
+    });
     at += 1000 * ms;
   }
   return events;
@@ -49,34 +81,60 @@ function original(v: Value): Value {
 function forwardNodes(nodes: readonly Node[]): Node[] {
   const backward = new Set<Node>();
   return nodes.filter((node) => {
-    const ofGradients = node.phase === 'backward' || node.inputs.some((v) => v?.node && (v.node.phase === 'backward' || backward.has(v.node)));
+    const ofGradients =
+      node.phase === 'backward' ||
+      node.inputs.some((v) => v?.node && (v.node.phase === 'backward' || backward.has(v.node)));
     if (ofGradients) backward.add(node);
     return !ofGradients && !node.op.alias;
   });
 }
 
 /**
- * What computes the loss, as a Graphviz graph: ops in boxes by scope, inputs and constants around them, shapes on the edges. Parameters are left out, or nothing else could be seen.
- * `ms`: time of a node, forward and backward together; the darker its box.
+ * What computes the loss, as a Graphviz graph: ops in boxes by scope, inputs and constants around them,
+ * shapes on the edges. Parameters are left out, or nothing else could be seen. `ms`: time of a node, forward
+ * and backward together; the darker its box.
  */
 export function graphDot(nodes: readonly Node[], ms: ReadonlyMap<Node, number> = new Map()): string {
-  const forward = forwardNodes(nodes), longest = Math.max(...ms.values(), 1e-9), scopes = new Map<string, Node[]>();
+  const forward = forwardNodes(nodes);
+  const longest = Math.max(...ms.values(), 1e-9);
+  const scopes = new Map<string, Node[]>();
   for (const node of forward) scopes.set(node.scope, [...(scopes.get(node.scope) ?? []), node]);
   const box = (node: Node): string => {
-    const time = ms.get(node), shade = Math.round(100 - 45 * ((time ?? 0) / longest)), label = `${node.op.name}${time === undefined ? '' : `\\n${time.toPrecision(2)} ms`}`;
-    return `    n${node.id} [label=${quoted(label).replaceAll('\\\\n', '\\n')}, fillcolor="0.58 ${((100 - shade) / 100).toFixed(2)} 1.0"];`;
+    const time = ms.get(node);
+    const shade = Math.round(100 - 45 * ((time ?? 0) / longest));
+    const label = `${node.op.name}${time === undefined ? '' : `\\n${time.toPrecision(2)} ms`}`;
+    return (
+      `    n${node.id} [label=${quoted(label).replaceAll('\\\\n', '\\n')}, fillcolor="0.58 ` +
+      `${((100 - shade) / 100).toFixed(2)} 1.0"];`
+    );
   };
-  const clusters = [...scopes].map(([scope, own], i) => `  subgraph cluster_${i} {\n    label=${quoted(scope || 'top level')};\n${own.map(box).join('\n')}\n  }`);
-  const drawn = new Set(forward), leaves = new Set<Value>(), edges: string[] = [];
+  const clusters = [...scopes].map(
+    ([scope, own], i) =>
+      `  subgraph cluster_${i} {\n    label=${quoted(scope || 'top level')};\n${own.map(box).join('\n')}\n  }`,
+  );
+  const drawn = new Set(forward);
+  const leaves = new Set<Value>();
+  const edges: string[] = [];
   for (const node of forward) {
     for (const given of node.inputs) {
       const input = given && original(given);
-      if (!input || (input.kind === 'state' && !input.data) || (input.node && !drawn.has(input.node))) continue;
+      if (!input || (input.kind === 'state' && !input.data) || (input.node && !drawn.has(input.node)))
+        continue;
       if (!input.node) leaves.add(input);
       edges.push(`  ${idOf(input)} -> n${node.id} [label=${quoted(formatShape(given.shape))}];`);
     }
   }
-  const around = [...leaves].map((v) => `  v${v.id} [label=${quoted(v.name)}, shape=ellipse, fillcolor=white];`);
-  return ['digraph {', '  node [shape=box, style="filled,rounded", fontname="sans-serif", fontsize=11, margin="0.12,0.05"];', '  edge [fontname="sans-serif", fontsize=9, color="#888888", fontcolor="#666666"];',
-    '  graph [fontname="sans-serif", fontsize=11, color="#cccccc", style=rounded];', ...clusters, ...around, ...edges, '}'].join('\n');
+  const around = [...leaves].map(
+    (v) => `  v${v.id} [label=${quoted(v.name)}, shape=ellipse, fillcolor=white];`,
+  );
+  return [
+    'digraph {',
+    '  node [shape=box, style="filled,rounded", fontname="sans-serif", fontsize=11, margin="0.12,0.05"];',
+    '  edge [fontname="sans-serif", fontsize=9, color="#888888", fontcolor="#666666"];',
+    '  graph [fontname="sans-serif", fontsize=11, color="#cccccc", style=rounded];',
+    ...clusters,
+    ...around,
+    ...edges,
+    '}',
+  ].join('\n');
 }

@@ -2,29 +2,42 @@ import { MGFError } from '../errors.ts';
 import { sizesApart } from '../numbers.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { BufferUsage } from '../gpu/flags.ts';
-import { elements, formatShape, type Graph, type Shape, type Value } from '../graph/graph.ts';
+import { elements, formatShape, type Shape } from '../graph/shape.ts';
+import type { Graph, Value } from '../graph/graph.ts';
 import { readRegion } from './program.ts';
 import type { Region } from './storage.ts';
 
 type FloatArray = Float32Array<ArrayBuffer>;
 
 /** A tensor as checkpoints hold it: PyTorch's layout. */
-export interface HostTensor { readonly shape: readonly number[]; readonly data: FloatArray }
+export interface HostTensor {
+  readonly shape: readonly number[];
+  readonly data: FloatArray;
+}
 
 /** A parameter as the engine holds it, and the checkpoint tensors that it is made of. */
 export interface ParameterSpec {
   /** Name inside the graph. */
   readonly name: string;
-  /** Checkpoint tensors side by side along the first axis; one, except where projections are fused (q, k, v). Shapes in PyTorch's layout. */
+  /**
+   * Checkpoint tensors side by side along the first axis; one, except where projections are fused (q, k, v).
+   * Shapes in PyTorch's layout.
+   */
   readonly parts: readonly { readonly name: string; readonly shape: Shape }[];
-  /** The engine keeps the last two axes exchanged (convolution weights: [Cout, K, Cin] here, [Cout, Cin, K] there). */
+  /**
+   * The engine keeps the last two axes exchanged (convolution weights: [Cout, K, Cin] here, [Cout, Cin, K]
+   * there).
+   */
   readonly swap?: boolean;
   /** Weight decay applies. */
   readonly decay: boolean;
 }
 
 /** The last two axes of a row-major array exchanged. */
-export function swapLast<T extends FloatArray | Int32Array<ArrayBuffer>>(data: T, shape: readonly number[]): { data: T; shape: number[] } {
+export function swapLast<T extends FloatArray | Int32Array<ArrayBuffer>>(
+  data: T,
+  shape: readonly number[],
+): { data: T; shape: number[] } {
   const [M, N] = shape.slice(-2) as [number, number];
   const out = new (data.constructor as new (n: number) => T)(data.length);
   for (let base = 0; base < data.length; base += M * N) {
@@ -36,11 +49,16 @@ export function swapLast<T extends FloatArray | Int32Array<ArrayBuffer>>(data: T
 /** `accumulated` holds the sum of micro-batches' gradients, where there are several. */
 export type StoreBuffer = 'values' | 'gradients' | 'accumulated' | 'expAvg' | 'expAvgSq';
 
-const BUFFERS = { inference: ['values'], training: ['values', 'gradients', 'expAvg', 'expAvgSq'], accumulation: ['values', 'gradients', 'accumulated', 'expAvg', 'expAvgSq'] } as const;
+const BUFFERS = {
+  inference: ['values'],
+  training: ['values', 'gradients', 'expAvg', 'expAvgSq'],
+  accumulation: ['values', 'gradients', 'accumulated', 'expAvg', 'expAvgSq'],
+} as const;
 
 /**
- * All parameters of a network in one flat buffer, their gradients and moments in three more of the same layout: the optimiser is then a few
- * launches whatever the number of tensors. Decayed parameters come first. Several programs share one store.
+ * All parameters of a network in one flat buffer, their gradients and moments in three more of the same
+ * layout: the optimiser is then a few launches whatever the number of tensors. Decayed parameters come first.
+ * Several programs share one store.
  */
 export class ParameterStore {
   readonly specs: readonly ParameterSpec[];
@@ -51,13 +69,17 @@ export class ParameterStore {
   readonly #offsets = new Map<string, number>();
   readonly #buffers = new Map<StoreBuffer, GPUBuffer>();
 
-  /** Which buffers there are depends on what the parameters are for. Throws MGFError 'limit' when the network is larger than one buffer may be. */
+  /**
+   * Which buffers there are depends on what the parameters are for. Throws MGFError 'limit' when the network
+   * is larger than one buffer may be.
+   */
   constructor(gpu: Gpu, specs: readonly ParameterSpec[], use: keyof typeof BUFFERS) {
     this.#gpu = gpu;
     this.specs = [...specs.filter((s) => s.decay), ...specs.filter((s) => !s.decay)];
     // Every parameter starts where a binding may: 256 bytes. The gaps hold zeros and have zero gradients.
     const align = gpu.profile.limits.minStorageBufferOffsetAlignment / 4;
-    let end = 0, decayed = 0;
+    let end = 0;
+    let decayed = 0;
     for (const spec of this.specs) {
       this.#offsets.set(spec.name, end);
       end += Math.ceil(elements(engineShape(spec)) / align) * align;
@@ -68,26 +90,45 @@ export class ParameterStore {
     const size = end * 4;
     if (size > gpu.profile.limits.maxBufferSize) {
       const [needed, allowed] = sizesApart(size, gpu.profile.limits.maxBufferSize, 'MiB', 0);
-      throw new MGFError('limit', `the parameters need a buffer of ${needed} and ${gpu.profile.name} allows ${allowed} (maxBufferSize); use a smaller preset`);
+      throw new MGFError(
+        'limit',
+        `the parameters need a buffer of ${needed} and ${gpu.profile.name} allows ${allowed} ` +
+          '(maxBufferSize); use a smaller preset',
+      );
     }
     for (const name of BUFFERS[use]) {
-      this.#buffers.set(name, gpu.device.createBuffer({ label: `parameters ${name}`, size, usage: BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST }));
+      this.#buffers.set(
+        name,
+        gpu.device.createBuffer({
+          label: `parameters ${name}`,
+          size,
+          usage: BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST,
+        }),
+      );
     }
   }
 
   /** Numbers that a checkpoint of the network holds. */
-  get count(): number { return this.specs.reduce((sum, s) => sum + elements(engineShape(s)), 0); }
+  get count(): number {
+    return this.specs.reduce((sum, s) => sum + elements(engineShape(s)), 0);
+  }
 
   /** Declares every parameter in a graph, by name. */
   declare(graph: Graph): Map<string, Value> {
-    return new Map(this.specs.map((s) => [s.name, graph.state(s.name, engineShape(s), { requiresGrad: true })]));
+    return new Map(
+      this.specs.map((s) => [s.name, graph.state(s.name, engineShape(s), { requiresGrad: true })]),
+    );
   }
 
   /** Where a parameter (or its gradient) lies. */
   region(name: string, buffer: StoreBuffer = 'values'): Region {
     const spec = this.specs.find((s) => s.name === name);
     if (!spec) throw new MGFError('shape', `the network has no parameter "${name}"`);
-    return { buffer: this.#buffer(buffer), offset: this.#offsets.get(name)! * 4, size: Math.ceil(elements(engineShape(spec)) / 4) * 16 };
+    return {
+      buffer: this.#buffer(buffer),
+      offset: this.#offsets.get(name)! * 4,
+      size: Math.ceil(elements(engineShape(spec)) / 4) * 16,
+    };
   }
 
   /** A whole flat buffer. */
@@ -96,19 +137,36 @@ export class ParameterStore {
   }
 
   /**
-   * Copies checkpoint tensors in. Every parameter must be there with its shape, unless `optional` says it may be missing (it keeps what it holds);
-   * tensors of other names are ignored. Throws MGFError 'checkpoint'.
+   * Copies checkpoint tensors in. Every parameter must be there with its shape, unless `optional` says it may
+   * be missing (it keeps what it holds); tensors of other names are ignored. Throws MGFError 'checkpoint'.
    */
-  load(tensors: ReadonlyMap<string, HostTensor>, buffer: StoreBuffer = 'values', optional: (name: string) => boolean = () => false): void {
+  load(
+    tensors: ReadonlyMap<string, HostTensor>,
+    buffer: StoreBuffer = 'values',
+    optional: (name: string) => boolean = () => false,
+  ): void {
     for (const spec of this.specs) {
       let at = this.#offsets.get(spec.name)! * 4;
       for (const part of spec.parts) {
         const found = tensors.get(part.name);
-        if (!found && !optional(part.name)) throw new MGFError('checkpoint', `the checkpoint has no tensor "${part.name}", which this configuration needs`);
+        if (!found && !optional(part.name))
+          throw new MGFError(
+            'checkpoint',
+            `the checkpoint has no tensor "${part.name}", which this configuration needs`,
+          );
         if (found && formatShape(found.shape) !== formatShape(part.shape)) {
-          throw new MGFError('checkpoint', `the checkpoint's "${part.name}" has shape ${formatShape(found.shape)}, this configuration wants ${formatShape(part.shape)}`);
+          throw new MGFError(
+            'checkpoint',
+            `the checkpoint's "${part.name}" has shape ${formatShape(found.shape)}, this configuration ` +
+              `wants ${formatShape(part.shape)}`,
+          );
         }
-        if (found) this.#gpu.device.queue.writeBuffer(this.#buffer(buffer), at, spec.swap ? swapLast(found.data, found.shape).data : found.data);
+        if (found)
+          this.#gpu.device.queue.writeBuffer(
+            this.#buffer(buffer),
+            at,
+            spec.swap ? swapLast(found.data, found.shape).data : found.data,
+          );
         at += elements(part.shape) * 4;
       }
     }
@@ -122,7 +180,10 @@ export class ParameterStore {
       let at = this.#offsets.get(spec.name)!;
       for (const { name, shape } of spec.parts) {
         const data = flat.slice(at, (at += elements(shape)));
-        tensors.set(name, { shape: [...shape], data: spec.swap ? swapLast(data, swapped(shape)).data : data });
+        tensors.set(name, {
+          shape: [...shape],
+          data: spec.swap ? swapLast(data, swapped(shape)).data : data,
+        });
       }
     }
     return tensors;

@@ -1,7 +1,8 @@
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { BufferUsage, MapMode } from '../gpu/flags.ts';
-import { elements, formatShape, type Node, type Value } from '../graph/graph.ts';
+import { elements, formatShape } from '../graph/shape.ts';
+import type { Node, Value } from '../graph/graph.ts';
 import { copyToImage, type ImageCopy } from './images.ts';
 import { writeField, type Region, type ScalarField } from './storage.ts';
 
@@ -21,9 +22,16 @@ export interface PlannedDispatch {
 }
 
 /** Milliseconds of one dispatch, and of the copies into images that its kernel reads. */
-export interface Profiled { readonly dispatch: PlannedDispatch; readonly ms: number; readonly copyMs: number }
+export interface Profiled {
+  readonly dispatch: PlannedDispatch;
+  readonly ms: number;
+  readonly copyMs: number;
+}
 
-interface Located { readonly value: Value; readonly region: Region }
+interface Located {
+  readonly value: Value;
+  readonly region: Region;
+}
 
 export interface ProgramParts {
   readonly label: string;
@@ -38,7 +46,12 @@ export interface ProgramParts {
   readonly inputs: ReadonlyMap<string, Located>;
   readonly outputs: ReadonlyMap<string, Located>;
   readonly kept: ReadonlyMap<string, Located>;
-  readonly lifetimes: readonly { readonly value: Value; readonly slot: number; readonly first: number; readonly last: number }[];
+  readonly lifetimes: readonly {
+    readonly value: Value;
+    readonly slot: number;
+    readonly first: number;
+    readonly last: number;
+  }[];
   readonly slotBytes: readonly number[];
   readonly compileMs: number;
   readonly bytes: number;
@@ -50,7 +63,10 @@ export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Ui
 /** Read-back buffers made in advance; more steps in flight than this make more of them, once. */
 const STAGING = 3;
 
-/** A compiled graph: a flat list of dispatches that `step` replays in one submit, and in one pass where no kernel reads images. */
+/**
+ * A compiled graph: a flat list of dispatches that `step` replays in one submit, and in one pass where no
+ * kernel reads images.
+ */
 export class Program {
   readonly #gpu: Gpu;
   readonly #parts: ProgramParts;
@@ -75,31 +91,46 @@ export class Program {
 
   #createStaging(): GPUBuffer {
     const label = `${this.#parts.label} read-back ${this.#staging.length}`;
-    const buffer = this.#gpu.device.createBuffer({ label, size: this.#outputBytes, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
+    const buffer = this.#gpu.device.createBuffer({
+      label,
+      size: this.#outputBytes,
+      usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST,
+    });
     this.#staging.push(buffer);
     return buffer;
   }
 
   /** The launches of a step, in order. */
-  get dispatches(): readonly PlannedDispatch[] { return this.#parts.dispatches; }
+  get dispatches(): readonly PlannedDispatch[] {
+    return this.#parts.dispatches;
+  }
   /** Bytes of buffers that this program owns (activations, inputs, outputs; not parameters). */
-  get bytes(): number { return this.#parts.bytes; }
+  get bytes(): number {
+    return this.#parts.bytes;
+  }
   /** Milliseconds spent compiling pipelines. */
-  get compileMs(): number { return this.#parts.compileMs; }
+  get compileMs(): number {
+    return this.#parts.compileMs;
+  }
 
   /**
-   * Runs the program once. `inputs`: every graph input by name (an input left out keeps its last contents after the first step);
-   * `scalars`: every per-step scalar. Resolves with the outputs when the device is done. The work is submitted before this returns, so that steps
-   * issued without waiting run in the order of the calls, across programs too.
-   * Throws MGFError 'shape' for a missing or wrongly sized input or scalar, and whatever the device reported ('device-lost', 'validation').
+   * Runs the program once. `inputs`: every graph input by name (an input left out keeps its last contents
+   * after the first step); `scalars`: every per-step scalar. Resolves with the outputs when the device is
+   * done. The work is submitted before this returns, so that steps issued without waiting run in the order of
+   * the calls, across programs too. Throws MGFError 'shape' for a missing or wrongly sized input or scalar,
+   * and whatever the device reported ('device-lost', 'validation').
    */
-  async step(inputs: Readonly<Record<string, HostArray>> = {}, scalars: Readonly<Record<string, number>> = {}): Promise<Record<string, Float32Array<ArrayBuffer>>> {
+  async step(
+    inputs: Readonly<Record<string, HostArray>> = {},
+    scalars: Readonly<Record<string, number>> = {},
+  ): Promise<Record<string, Float32Array<ArrayBuffer>>> {
     const { device } = this.#gpu;
     this.#raise();
     this.#upload(inputs, scalars);
-    const staging = this.#outputBytes ? this.#free.pop() ?? this.#createStaging() : null;
+    const staging = this.#outputBytes ? (this.#free.pop() ?? this.#createStaging()) : null;
     const encoder = device.createCommandEncoder();
-    let pass = encoder.beginComputePass(), pipeline: GPUComputePipeline | null = null;
+    let pass = encoder.beginComputePass();
+    let pipeline: GPUComputePipeline | null = null;
     for (const d of this.#parts.dispatches) {
       if (d.copies.length) {
         pass.end();
@@ -112,7 +143,15 @@ export class Program {
       pass.dispatchWorkgroups(d.grid[0], d.grid[1], d.grid[2]);
     }
     pass.end();
-    if (staging) for (const [name, { region }] of this.#parts.outputs) encoder.copyBufferToBuffer(region.buffer, region.offset, staging, this.#outputOffsets.get(name)!, region.size);
+    if (staging)
+      for (const [name, { region }] of this.#parts.outputs)
+        encoder.copyBufferToBuffer(
+          region.buffer,
+          region.offset,
+          staging,
+          this.#outputOffsets.get(name)!,
+          region.size,
+        );
     this.#gpu.scope(this.#parts.label, () => device.queue.submit([encoder.finish()]));
     if (!staging) {
       await this.#gpu.settle(device.queue.onSubmittedWorkDone());
@@ -127,10 +166,16 @@ export class Program {
       await this.#gpu.settle(buffer.mapAsync(MapMode.READ));
     } catch (error) {
       this.#raise();
-      throw new MGFError('device-lost', `${this.#parts.label}: reading back failed: ${(error as Error).message}`, { cause: error });
+      throw new MGFError(
+        'device-lost',
+        `${this.#parts.label}: reading back failed: ${(error as Error).message}`,
+        { cause: error },
+      );
     }
-    const bytes = buffer.getMappedRange(), result: Record<string, Float32Array<ArrayBuffer>> = {};
-    for (const [name, { value }] of this.#parts.outputs) result[name] = new Float32Array(bytes, this.#outputOffsets.get(name)!, elements(value.shape)).slice();
+    const bytes = buffer.getMappedRange();
+    const result: Record<string, Float32Array<ArrayBuffer>> = {};
+    for (const [name, { value }] of this.#parts.outputs)
+      result[name] = new Float32Array(bytes, this.#outputOffsets.get(name)!, elements(value.shape)).slice();
     buffer.unmap();
     this.#free.push(buffer);
     this.#raise();
@@ -140,31 +185,61 @@ export class Program {
   /** Contents of a kept result, an output or an input after the last step, as f32 or i32 by its dtype. */
   async read(name: string): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
     const found = this.#parts.kept.get(name) ?? this.#parts.inputs.get(name);
-    if (!found) throw new MGFError('shape', `${this.#parts.label} keeps no "${name}"; it keeps ${[...this.#parts.kept.keys()].join(', ')}`);
+    if (!found)
+      throw new MGFError(
+        'shape',
+        `${this.#parts.label} keeps no "${name}"; it keeps ${[...this.#parts.kept.keys()].join(', ')}`,
+      );
     const bytes = await readRegion(this.#gpu, found.region);
     this.#raise();
     const n = elements(found.value.shape);
     return found.value.dtype === 'f32' ? new Float32Array(bytes, 0, n) : new Int32Array(bytes, 0, n);
   }
 
-  /** Fills everything that a step computes with NaN: an element that nobody writes, or that is read before it is written, will show. */
+  /**
+   * Fills everything that a step computes with NaN: an element that nobody writes, or that is read before it
+   * is written, will show.
+   */
   poison(): void {
-    for (const buffer of this.#parts.computed) this.#gpu.device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN));
+    for (const buffer of this.#parts.computed)
+      this.#gpu.device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4).fill(NaN));
   }
 
   /**
-   * Milliseconds of each dispatch, and of the copies into images that are made just before it (a pass and a timestamp pair each). Without arguments the
-   * inputs and scalars of the last step stay in place. Needs the feature timestamp-query: MGFError 'limit'.
+   * Milliseconds of each dispatch, and of the copies into images that are made just before it (a pass and a
+   * timestamp pair each). Without arguments the inputs and scalars of the last step stay in place. Needs the
+   * feature timestamp-query: MGFError 'limit'.
    */
-  async profile(inputs?: Readonly<Record<string, HostArray>>, scalars?: Readonly<Record<string, number>>): Promise<Profiled[]> {
-    const { device } = this.#gpu, { dispatches } = this.#parts;
-    if (!device.features.has('timestamp-query')) throw new MGFError('limit', 'profiling needs the feature timestamp-query, which this device was opened without');
+  async profile(
+    inputs?: Readonly<Record<string, HostArray>>,
+    scalars?: Readonly<Record<string, number>>,
+  ): Promise<Profiled[]> {
+    const { device } = this.#gpu;
+    const { dispatches } = this.#parts;
+    if (!device.features.has('timestamp-query'))
+      throw new MGFError(
+        'limit',
+        'profiling needs the feature timestamp-query, which this device was opened without',
+      );
     if (inputs || scalars) this.#upload(inputs ?? {}, scalars ?? {});
-    const count = 4 * dispatches.length, set = 4096; // the most queries that a set may have
-    const sets = Array.from({ length: Math.ceil(count / set) }, (_, i) => device.createQuerySet({ type: 'timestamp', count: Math.min(set, count - i * set) }));
-    const resolved = device.createBuffer({ size: 8 * count, usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC }), encoder = device.createCommandEncoder();
+    const count = 4 * dispatches.length;
+    const set = 4096; // the most queries that a set may have
+    const sets = Array.from({ length: Math.ceil(count / set) }, (_, i) =>
+      device.createQuerySet({ type: 'timestamp', count: Math.min(set, count - i * set) }),
+    );
+    const resolved = device.createBuffer({
+      size: 8 * count,
+      usage: BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC,
+    });
+    const encoder = device.createCommandEncoder();
     const begin = (i: number): GPUComputePassEncoder =>
-      encoder.beginComputePass({ timestampWrites: { querySet: sets[Math.floor(i / set)]!, beginningOfPassWriteIndex: i % set, endOfPassWriteIndex: (i % set) + 1 } });
+      encoder.beginComputePass({
+        timestampWrites: {
+          querySet: sets[Math.floor(i / set)]!,
+          beginningOfPassWriteIndex: i % set,
+          endOfPassWriteIndex: (i % set) + 1,
+        },
+      });
     dispatches.forEach((d, i) => {
       // Copies have no timestamps of their own: they lie between an empty pass and the dispatch's.
       if (d.copies.length) {
@@ -179,28 +254,44 @@ export class Program {
     });
     sets.forEach((s, i) => encoder.resolveQuerySet(s, 0, s.count, resolved, 8 * i * set));
     device.queue.submit([encoder.finish()]);
-    const times = new BigUint64Array(await readRegion(this.#gpu, { buffer: resolved, offset: 0, size: 8 * count }));
+    const times = new BigUint64Array(
+      await readRegion(this.#gpu, { buffer: resolved, offset: 0, size: 8 * count }),
+    );
     resolved.destroy();
     sets.forEach((s) => s.destroy());
     this.#raise();
     const ms = (from: number, to: number): number => Number(times[to]! - times[from]!) / 1e6;
-    return dispatches.map((dispatch, i) => ({ dispatch, ms: ms(4 * i + 2, 4 * i + 3), copyMs: dispatch.copies.length ? ms(4 * i + 1, 4 * i + 2) : 0 }));
+    return dispatches.map((dispatch, i) => ({
+      dispatch,
+      ms: ms(4 * i + 2, 4 * i + 3),
+      copyMs: dispatch.copies.length ? ms(4 * i + 1, 4 * i + 2) : 0,
+    }));
   }
 
   /** Order, shapes, bytes, lifetimes, slots and peak, as text. */
   toString(): string {
     const { label, dispatches, slotBytes, lifetimes, bytes } = this.#parts;
     const mib = (n: number): string => `${(n / 2 ** 20).toFixed(2)} MiB`;
-    const lines = [`${label}: ${dispatches.length} dispatches, ${new Set(dispatches.map((d) => d.pipeline)).size} pipelines, ${mib(bytes)}`];
+    const lines = [
+      `${label}: ${dispatches.length} dispatches, ${new Set(dispatches.map((d) => d.pipeline)).size} ` +
+        `pipelines, ${mib(bytes)}`,
+    ];
     dispatches.forEach((d, i) => {
-      const bound = d.bound.map((b) => `${b.name}=${b.value.name}${formatShape(b.value.shape)}${b.slot < 0 ? '' : `@${b.slot}`}`).join('  ');
+      const bound = d.bound
+        .map((b) => `${b.name}=${b.value.name}${formatShape(b.value.shape)}${b.slot < 0 ? '' : `@${b.slot}`}`)
+        .join('  ');
       lines.push(`${String(i).padStart(4)}  ${d.label}  ${d.kernel} <${d.grid.join('x')}>  ${bound}`);
     });
     const unshared = lifetimes.reduce((sum, l) => sum + l.value.shape.reduce((a, b) => a * b, 4), 0);
-    lines.push(`slots: ${slotBytes.length}, ${mib(slotBytes.reduce((a, b) => a + b, 0))} for ${lifetimes.length} tensors of ${mib(unshared)}`);
+    lines.push(
+      `slots: ${slotBytes.length}, ${mib(slotBytes.reduce((a, b) => a + b, 0))} for ` +
+        `${lifetimes.length} tensors of ${mib(unshared)}`,
+    );
     slotBytes.forEach((size, slot) => {
       const members = lifetimes.filter((l) => l.slot === slot).sort((a, b) => a.first - b.first);
-      lines.push(`  @${slot} ${mib(size)}  ${members.map((l) => `${l.value.name} [${l.first}..${l.last}]`).join('  ')}`);
+      lines.push(
+        `  @${slot} ${mib(size)}  ${members.map((l) => `${l.value.name} [${l.first}..${l.last}]`).join('  ')}`,
+      );
     });
     return lines.join('\n');
   }
@@ -212,22 +303,39 @@ export class Program {
   }
 
   #upload(inputs: Readonly<Record<string, HostArray>>, scalars: Readonly<Record<string, number>>): void {
-    const { queue } = this.#gpu.device, { label } = this.#parts;
+    const { queue } = this.#gpu.device;
+    const { label } = this.#parts;
     for (const [name, data] of Object.entries(inputs)) {
       const found = this.#parts.inputs.get(name);
       if (!found) continue; // an input that no kernel of this program reads was pruned with its nodes
       const wanted = elements(found.value.shape);
-      if (data.length !== wanted) throw new MGFError('shape', `${label}: input "${name}" has ${data.length} elements, the graph wants ${wanted} ${formatShape(found.value.shape)}`);
-      if ((found.value.dtype === 'f32') !== data instanceof Float32Array) throw new MGFError('shape', `${label}: input "${name}" must be ${found.value.dtype}`);
+      if (data.length !== wanted)
+        throw new MGFError(
+          'shape',
+          `${label}: input "${name}" has ${data.length} elements, the graph wants ${wanted} ` +
+            `${formatShape(found.value.shape)}`,
+        );
+      if ((found.value.dtype === 'f32') !== data instanceof Float32Array)
+        throw new MGFError('shape', `${label}: input "${name}" must be ${found.value.dtype}`);
       queue.writeBuffer(found.region.buffer, found.region.offset, data);
       this.#missing.delete(name);
     }
-    if (this.#missing.size) throw new MGFError('shape', `${label}: the input "${[...this.#missing][0]}" was never given (it wants ${[...this.#parts.inputs.keys()].join(', ')})`);
+    if (this.#missing.size)
+      throw new MGFError(
+        'shape',
+        `${label}: the input "${[...this.#missing][0]}" was never given (it wants ` +
+          `${[...this.#parts.inputs.keys()].join(', ')})`,
+      );
     if (!this.#parts.scalars.size) return;
     const view = new DataView(this.#parts.uniformData);
     for (const [name, fields] of this.#parts.scalars) {
       const value = scalars[name];
-      if (value === undefined) throw new MGFError('shape', `${label}: the per-step scalar "${name}" was not given (it wants ${[...this.#parts.scalars.keys()].join(', ')})`);
+      if (value === undefined)
+        throw new MGFError(
+          'shape',
+          `${label}: the per-step scalar "${name}" was not given (it wants ` +
+            `${[...this.#parts.scalars.keys()].join(', ')})`,
+        );
       for (const f of fields) writeField(view, f.offset, f.type, value);
     }
     queue.writeBuffer(this.#parts.uniformBuffer, 0, this.#parts.uniformData);
@@ -242,7 +350,10 @@ export class Program {
 /** Copies a region to the host. */
 export async function readRegion(gpu: Gpu, { buffer, offset, size }: Region): Promise<ArrayBuffer> {
   const { device } = gpu;
-  const staging = device.createBuffer({ size: Math.ceil(size / 4) * 4, usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST });
+  const staging = device.createBuffer({
+    size: Math.ceil(size / 4) * 4,
+    usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST,
+  });
   const encoder = device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, offset, staging, 0, staging.size);
   device.queue.submit([encoder.finish()]);

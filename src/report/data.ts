@@ -1,10 +1,16 @@
-/** What a report may hold. Only the run's curve and its facts are always there; a part that is absent is left out of the page. */
+/**
+ * What a report may hold. Only the run's curve and its facts are always there; a part that is absent is left
+ * out of the page.
+ */
 import type { Objectives } from '../mgf/config.ts';
 import type { AblationResult, ProbeResult } from '../tasks/task.ts';
-import type { StepValues } from '../train/meters.ts';
-import type { Rivals } from '../train/rivals.ts';
+import type { StepValues } from '../pretrain/meters.ts';
+import type { Rivals } from '../mgf/rivals.ts';
 
-/** One logged step. What a run does not compute (a loss that is switched off) is NaN and is left out of the report. */
+/**
+ * One logged step. What a run does not compute (a loss that is switched off) is NaN and is left out of the
+ * report.
+ */
 export interface CurvePoint extends StepValues {
   step: number;
   lr: number;
@@ -15,7 +21,10 @@ export interface CurvePoint extends StepValues {
 
 /** Signs of a healthy run. */
 export interface Health {
-  /** Effective rank of the front end's output z and of the last hidden state, of `zWidth` and `contextWidth` dimensions; NaN where it was not measured. */
+  /**
+   * Effective rank of the front end's output z and of the last hidden state, of `zWidth` and `contextWidth`
+   * dimensions; NaN where it was not measured.
+   */
   ranks: Array<{ step: number; z: number; context: number }>;
   zWidth: number;
   contextWidth: number;
@@ -39,7 +48,10 @@ export interface VoiceMaps {
   }>;
 }
 
-/** A recording beside what the model makes of it. Spectrograms are log-mel frames normalised over time, row-major [frames, mels]. */
+/**
+ * A recording beside what the model makes of it. Spectrograms are log-mel frames normalised over time,
+ * row-major [frames, mels].
+ */
 export interface Recording {
   /** Which one it is. */
   label: string;
@@ -89,16 +101,19 @@ export interface ReportData {
   recordings: Recording[];
   /** Whether recordings can be listened to: their samples are in the page then. */
   audio: boolean;
-  similarity?: {
-    /** The voice of each of n clips. */
-    labels: string[];
-    /** Cosine similarity of the clips' features, row-major [n, n]. */
-    values: Float32Array;
-    /** The same clips under other features, such as those of random weights. */
-    before?: { name: string; values: Float32Array };
-  } | undefined;
+  similarity?:
+    | {
+        /** The voice of each of n clips. */
+        labels: string[];
+        /** Cosine similarity of the clips' features, row-major [n, n]. */
+        values: Float32Array;
+        /** The same clips under other features, such as those of random weights. */
+        before?: { name: string; values: Float32Array };
+      }
+    | undefined;
   /** Cells are printed exactly as given. */
-  table?: { title: string; columns: string[]; rows: Array<Array<string | number>>; caption: string } | undefined;
+  table?:
+    { title: string; columns: string[]; rows: Array<Array<string | number>>; caption: string } | undefined;
   licences: string[];
   /** What to run next: lines of text; a line that starts with `mgf ` or `npm ` is set as a command. */
   next: string[];

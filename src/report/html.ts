@@ -2,13 +2,22 @@
 
 import { apart } from '../numbers.ts';
 
-/** Control characters, which HTML does not allow, as a visible mark. */
+/** Control characters, which HTML does not allow. */
 // oxlint-disable-next-line no-control-regex
-export const printable = (text: string): string => text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g, '\ufffd');
+const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g;
+
+/** Text with a visible mark in the place of each control character. */
+export const printable = (text: string): string => text.replace(CONTROL, '\ufffd');
 
 /** Text as HTML, in elements and in quoted attributes. */
 export function escape(text: string): string {
-  const entities: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
+  const entities: Record<string, string> = {
+    '&': '&amp;',
+    '<': '&lt;',
+    '>': '&gt;',
+    '"': '&quot;',
+    "'": '&#39;',
+  };
   return printable(text).replace(/[&<>"']/g, (character) => entities[character]!);
 }
 
@@ -25,18 +34,25 @@ export function figuresApart(a: number, b: number): [a: string, b: string] {
 }
 
 /** A share as a percentage with one decimal, its sign held by a space that does not break. */
-export const percent = (share: number): string => (Number.isFinite(share) ? `${(100 * share).toFixed(1)}\u00a0%` : 'not a number');
+export const percent = (share: number): string =>
+  Number.isFinite(share) ? `${(100 * share).toFixed(1)}\u00a0%` : 'not a number';
 
 /** Percentages from `low` to `high`, in small print. */
-export const range = (low: number, high: number): string => `<span class="interval">${(100 * low).toFixed(1)} to ${percent(high)}</span>`;
+export const range = (low: number, high: number): string =>
+  `<span class="interval">${(100 * low).toFixed(1)} to ${percent(high)}</span>`;
 
 /** Short facts side by side, each in one piece. */
-export const facts = (all: readonly string[]): string => all.filter(Boolean).map((f) => `<span class="nowrap">${escape(f)}</span>`).join(' · ');
+export const facts = (all: readonly string[]): string =>
+  all
+    .filter(Boolean)
+    .map((f) => `<span class="nowrap">${escape(f)}</span>`)
+    .join(' · ');
 
 export const grouped = (value: number): string => Math.round(value).toLocaleString('en-US');
 
 /** `1 clip`, `3 clips`. */
-export const counted = (n: number, one: string, many = `${one}s`): string => `${grouped(n)} ${n === 1 ? one : many}`;
+export const counted = (n: number, one: string, many = `${one}s`): string =>
+  `${grouped(n)} ${n === 1 ? one : many}`;
 
 export function duration(seconds: number): string {
   const whole = Math.round(seconds);
@@ -45,7 +61,8 @@ export function duration(seconds: number): string {
   return m > 0 ? `${m} min ${s} s` : `${figures(seconds)} s`;
 }
 
-export const items = (lines: readonly string[]): string => `<ul>${lines.map((line) => `<li>${escape(line)}</li>`).join('')}</ul>`;
+export const items = (lines: readonly string[]): string =>
+  `<ul>${lines.map((line) => `<li>${escape(line)}</li>`).join('')}</ul>`;
 
 /** A cell that is HTML already, with what its column is aligned by. */
 export interface Cell {
@@ -54,12 +71,25 @@ export interface Cell {
 }
 
 const isNumber = (value: string): boolean => /^[-+]?[\d.,]+\s*%?$/.test(value);
-const asCell = (value: string | number | Cell): Cell => (typeof value === 'object' ? value : { html: escape(String(value)), number: typeof value === 'number' || isNumber(value) });
+const asCell = (value: string | number | Cell): Cell =>
+  typeof value === 'object'
+    ? value
+    : { html: escape(String(value)), number: typeof value === 'number' || isNumber(value) };
 
-/** A table whose columns of numbers stand to the right; cells are printed exactly as given. `caption` is what screen readers call it. */
-export function table(columns: readonly string[], rows: ReadonlyArray<ReadonlyArray<string | number | Cell>>, caption: string): string {
+/**
+ * A table whose columns of numbers stand to the right; cells are printed exactly as given. `caption` is what
+ * screen readers call it.
+ */
+export function table(
+  columns: readonly string[],
+  rows: ReadonlyArray<ReadonlyArray<string | number | Cell>>,
+  caption: string,
+): string {
   const cells = rows.map((row) => row.map(asCell));
-  const numeric = columns.map((_, c) => cells.some((row) => row[c]?.number) && cells.every((row) => row[c]?.number || row[c]?.html === ''));
+  const numeric = columns.map(
+    (_, c) =>
+      cells.some((row) => row[c]?.number) && cells.every((row) => row[c]?.number || row[c]?.html === ''),
+  );
   const align = (c: number): string => (numeric[c] ? ' class="n"' : '');
   // A table that is wider than a phone is scrolled on its own, by keys too.
   return `<div class="card" tabindex="0" role="region" aria-label="${escape(caption)}"><table>

@@ -13,5 +13,7 @@ export function palette(map: ColourMap): Uint8Array {
 
 function rgb(colour: string): number[] {
   const hex = /^#(..)(..)(..)$/.exec(colour);
-  return hex ? hex.slice(1).map((part) => parseInt(part, 16)) : (colour.match(/\d+/g) ?? []).slice(0, 3).map(Number);
+  return hex
+    ? hex.slice(1).map((part) => parseInt(part, 16))
+    : (colour.match(/\d+/g) ?? []).slice(0, 3).map(Number);
 }

@@ -1,15 +1,29 @@
-/** Matrices as PNG images: 8 bits a pixel through a 256-colour palette, so that a spectrogram is a few kilobytes. */
+/**
+ * Matrices as PNG images: 8 bits a pixel through a 256-colour palette, so that a spectrogram is a few
+ * kilobytes.
+ */
 import { deflateSync } from 'node:zlib';
 import { MGFError } from '../errors.ts';
 import { palette } from './palette.ts';
 import type { ColourMap } from './palette.ts';
 
 /**
- * A PNG (as a data URI) of `values`, row-major [height, width], row 0 on top; `low` and below is the first colour, `high` and above the last.
- * What is not a number is drawn in the first colour.
+ * A PNG (as a data URI) of `values`, row-major [height, width], row 0 on top; `low` and below is the first
+ * colour, `high` and above the last. What is not a number is drawn in the first colour.
  */
-export function matrixImage(values: Float32Array, width: number, height: number, low: number, high: number, map: ColourMap): string {
-  if (values.length !== width * height) throw new MGFError('shape', `An image of ${width} x ${height} needs ${width * height} values, got ${values.length}.`);
+export function matrixImage(
+  values: Float32Array,
+  width: number,
+  height: number,
+  low: number,
+  high: number,
+  map: ColourMap,
+): string {
+  if (values.length !== width * height)
+    throw new MGFError(
+      'shape',
+      `An image of ${width} x ${height} needs ${width * height} values, got ${values.length}.`,
+    );
   const span = high > low ? high - low : 1;
   const rows = new Uint8Array((width + 1) * height);
   for (let y = 0; y < height; y++) {
@@ -24,7 +38,10 @@ export function matrixImage(values: Float32Array, width: number, height: number,
   header.set([8, 3, 0, 0, 0], 8);
   const png = Buffer.concat([
     Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
-    chunk('IHDR', header), chunk('PLTE', palette(map)), chunk('IDAT', deflateSync(rows, { level: 9 })), chunk('IEND', new Uint8Array(0)),
+    chunk('IHDR', header),
+    chunk('PLTE', palette(map)),
+    chunk('IDAT', deflateSync(rows, { level: 9 })),
+    chunk('IEND', new Uint8Array(0)),
   ]);
   return `data:image/png;base64,${png.toString('base64')}`;
 }

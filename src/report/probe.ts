@@ -1,11 +1,12 @@
 /**
- * Linear probe: how much of a label a fixed feature gives away to a linear classifier. Multinomial logistic regression in float64 on the CPU,
- * fitted to convergence by L-BFGS, its L2 penalty chosen on a held-out part of the training data.
+ * Linear probe: how much of a label a fixed feature gives away to a linear classifier. Multinomial logistic
+ * regression in float64 on the CPU, fitted to convergence by L-BFGS, its L2 penalty chosen on a held-out part
+ * of the training data.
  */
-import { permutation, randomStream } from '../audio/random.ts';
-import type { RandomStream } from '../audio/random.ts';
+import { permutation, randomStream } from '../random/stream.ts';
+import type { RandomStream } from '../random/stream.ts';
 import { MGFError } from '../errors.ts';
-import { accuracy, bootstrap } from '../tasks/metrics.ts';
+import { accuracy, bootstrap } from '../tasks/probe/metrics.ts';
 
 /** Features of n recordings and the class of each. */
 export interface ProbeSet {
@@ -42,7 +43,10 @@ export interface LinearProbeResult {
 const HELD_OUT = 0.25;
 const HISTORY = 10;
 
-/** Fits a linear classifier on `train` and scores it on `test`. Features are standardised with the statistics of `train`. */
+/**
+ * Fits a linear classifier on `train` and scores it on `test`. Features are standardised with the statistics
+ * of `train`.
+ */
 export function linearProbe(options: LinearProbeOptions): LinearProbeResult {
   const { train, test, classes, l2grid = [1e-4, 1e-3, 1e-2, 1e-1, 1], seed = 0 } = options;
   const dim = check(train, test, classes, l2grid);
@@ -69,23 +73,44 @@ export function linearProbe(options: LinearProbeOptions): LinearProbeResult {
     const rows = Array.from(test.y, (_, i) => i).filter((i) => test.y[i] === c);
     return rows.filter((i) => predictions[i] === c).length / rows.length;
   });
-  const { value, interval } = bootstrap(test.y.length, (rows) => rows.reduce((right, i) => right + Number(predictions[i] === test.y[i]), 0) / rows.length, { seed });
+  const { value, interval } = bootstrap(
+    test.y.length,
+    (rows) => rows.reduce((right, i) => right + Number(predictions[i] === test.y[i]), 0) / rows.length,
+    { seed },
+  );
   return { accuracy: value, interval, recall, l2, predictions };
 }
 
 function check(train: ProbeSet, test: ProbeSet, classes: number, l2grid: readonly number[]): number {
-  if (train.y.length === 0 || test.y.length === 0) throw new MGFError('data', `The linear probe needs rows to train and to test on, got ${train.y.length} and ${test.y.length}.`);
+  if (train.y.length === 0 || test.y.length === 0)
+    throw new MGFError(
+      'data',
+      `The linear probe needs rows to train and to test on, got ${train.y.length} and ${test.y.length}.`,
+    );
   const dim = train.x.length / train.y.length;
   if (!Number.isInteger(dim) || dim < 1 || test.x.length !== dim * test.y.length) {
-    throw new MGFError('shape', `The linear probe's features do not fit its labels: train ${train.x.length} numbers for ${train.y.length} rows, `
-      + `test ${test.x.length} for ${test.y.length}.`);
+    throw new MGFError(
+      'shape',
+      `The linear probe's features do not fit its labels: train ${train.x.length} numbers for ` +
+        `${train.y.length} rows, ` +
+        `test ${test.x.length} for ${test.y.length}.`,
+    );
   }
   for (const set of [train, test]) {
     const label = set.y.find((y) => y < 0 || y >= classes);
-    if (label !== undefined) throw new MGFError('data', `The linear probe has ${classes} classes (0 to ${classes - 1}) but got the label ${label}.`);
-    if (!set.x.every(Number.isFinite)) throw new MGFError('data', 'The linear probe got a feature that is not a finite number; the model that made it has diverged.');
+    if (label !== undefined)
+      throw new MGFError(
+        'data',
+        `The linear probe has ${classes} classes (0 to ${classes - 1}) but got the label ${label}.`,
+      );
+    if (!set.x.every(Number.isFinite))
+      throw new MGFError(
+        'data',
+        'The linear probe got a feature that is not a finite number; the model that made it has diverged.',
+      );
   }
-  if (l2grid.length === 0 || !l2grid.every((l2) => l2 > 0)) throw new MGFError('usage', `The linear probe's penalties must be positive, got [${l2grid.join(', ')}].`);
+  if (l2grid.length === 0 || !l2grid.every((l2) => l2 > 0))
+    throw new MGFError('usage', `The linear probe's penalties must be positive, got [${l2grid.join(', ')}].`);
   return dim;
 }
 
@@ -100,25 +125,49 @@ function holdOut(y: Int32Array, classes: number, random: RandomStream): Set<numb
   return held;
 }
 
-/** Each set of rows of `x`, then all of `other`, less the mean and over the deviation of the rows `from`. A constant feature becomes 0. */
-function standardise(x: Float32Array, dim: number, from: number[], sets: number[][], other?: Float32Array): Float64Array[] {
+/**
+ * Each set of rows of `x`, then all of `other`, less the mean and over the deviation of the rows `from`. A
+ * constant feature becomes 0.
+ */
+function standardise(
+  x: Float32Array,
+  dim: number,
+  from: number[],
+  sets: number[][],
+  other?: Float32Array,
+): Float64Array[] {
   const mean = new Float64Array(dim);
   const square = new Float64Array(dim);
   for (const i of from) for (let j = 0; j < dim; j++) mean[j]! += x[i * dim + j]! / from.length;
-  for (const i of from) for (let j = 0; j < dim; j++) square[j]! += (x[i * dim + j]! - mean[j]!) ** 2 / from.length;
+  for (const i of from)
+    for (let j = 0; j < dim; j++) square[j]! += (x[i * dim + j]! - mean[j]!) ** 2 / from.length;
   const scale = square.map((s, j) => (s > 1e-12 * (1 + mean[j]! ** 2) ? 1 / Math.sqrt(s) : 0));
   const pick = (data: Float32Array, rows: number[]): Float64Array => {
     const out = new Float64Array(rows.length * dim);
-    rows.forEach((row, r) => { for (let j = 0; j < dim; j++) out[r * dim + j] = (data[row * dim + j]! - mean[j]!) * scale[j]!; });
+    rows.forEach((row, r) => {
+      for (let j = 0; j < dim; j++) out[r * dim + j] = (data[row * dim + j]! - mean[j]!) * scale[j]!;
+    });
     return out;
   };
   const picked = sets.map((rows) => pick(x, rows));
-  if (other) picked.push(pick(other, Array.from({ length: other.length / dim }, (_, i) => i)));
+  if (other)
+    picked.push(
+      pick(
+        other,
+        Array.from({ length: other.length / dim }, (_, i) => i),
+      ),
+    );
   return picked;
 }
 
 /** Scores [n, classes] of rows `x` under weights [dim + 1, classes], whose last row is the bias. */
-function scores(x: Float64Array, n: number, dim: number, classes: number, weights: Float64Array): Float64Array {
+function scores(
+  x: Float64Array,
+  n: number,
+  dim: number,
+  classes: number,
+  weights: Float64Array,
+): Float64Array {
   const out = new Float64Array(n * classes);
   for (let i = 0; i < n; i++) {
     for (let c = 0; c < classes; c++) out[i * classes + c] = weights[dim * classes + c]!;
@@ -130,7 +179,13 @@ function scores(x: Float64Array, n: number, dim: number, classes: number, weight
   return out;
 }
 
-function predict(x: Float64Array, n: number, dim: number, classes: number, weights: Float64Array): Int32Array {
+function predict(
+  x: Float64Array,
+  n: number,
+  dim: number,
+  classes: number,
+  weights: Float64Array,
+): Int32Array {
   const logits = scores(x, n, dim, classes, weights);
   return Int32Array.from({ length: n }, (_, i) => {
     let best = 0;
@@ -140,7 +195,15 @@ function predict(x: Float64Array, n: number, dim: number, classes: number, weigh
 }
 
 /** Mean cross-entropy plus penalty, its gradient written to `gradient`. */
-function objective(x: Float64Array, y: ArrayLike<number>, dim: number, classes: number, l2: number, weights: Float64Array, gradient: Float64Array): number {
+function objective(
+  x: Float64Array,
+  y: ArrayLike<number>,
+  dim: number,
+  classes: number,
+  l2: number,
+  weights: Float64Array,
+  gradient: Float64Array,
+): number {
   const n = y.length;
   const p = scores(x, n, dim, classes, weights);
   let loss = 0;
@@ -165,7 +228,10 @@ function objective(x: Float64Array, y: ArrayLike<number>, dim: number, classes: 
   return loss;
 }
 
-/** Weights [dim + 1, classes] that minimise the (convex) objective, by L-BFGS with a backtracking line search (Nocedal and Wright, algorithm 7.5). */
+/**
+ * Weights [dim + 1, classes] that minimise the (convex) objective, by L-BFGS with a backtracking line search
+ * (Nocedal and Wright, algorithm 7.5).
+ */
 function fit(x: Float64Array, y: ArrayLike<number>, dim: number, classes: number, l2: number): Float64Array {
   let weights = new Float64Array((dim + 1) * classes);
   let gradient = new Float64Array(weights.length);
@@ -190,7 +256,10 @@ function fit(x: Float64Array, y: ArrayLike<number>, dim: number, classes: number
     if (dot(step, change) > 0) {
       steps.push(step);
       changes.push(change);
-      if (steps.length > HISTORY) { steps.shift(); changes.shift(); }
+      if (steps.length > HISTORY) {
+        steps.shift();
+        changes.shift();
+      }
     }
     [weights, gradient, loss] = [next, nextGradient, nextLoss];
   }
@@ -210,7 +279,8 @@ function twoLoop(gradient: Float64Array, steps: Float64Array[], changes: Float64
     const scale = dot(steps[last]!, changes[last]!) / dot(changes[last]!, changes[last]!);
     for (let i = 0; i < q.length; i++) q[i]! *= scale;
   }
-  for (let k = 0; k <= last; k++) addTo(q, steps[k]!, alphas[k]! - dot(changes[k]!, q) / dot(steps[k]!, changes[k]!));
+  for (let k = 0; k <= last; k++)
+    addTo(q, steps[k]!, alphas[k]! - dot(changes[k]!, q) / dot(steps[k]!, changes[k]!));
   return q;
 }
 

@@ -1,4 +1,7 @@
-/** The report of a training run: one HTML file with everything in it, readable without JavaScript and without a network. */
+/**
+ * The report of a training run: one HTML file with everything in it, readable without JavaScript and without
+ * a network.
+ */
 import { escape } from './html.ts';
 import { ablationSection } from './sections/ablation.ts';
 import { detailsSections } from './sections/details.ts';
@@ -14,11 +17,22 @@ import type { Section } from './html.ts';
 
 export type { CurvePoint, Health, Recording, ReportData, VoiceMaps } from './data.ts';
 
-/** The whole report as HTML text. Pure: the same data give the same text. Throws `MGFError('shape')` where sizes do not fit. */
+/**
+ * The whole report as HTML text. Pure: the same data give the same text. Throws `MGFError('shape')` where
+ * sizes do not fit.
+ */
 export function renderReport(data: ReportData): string {
   const sections = [
-    resultSection(data.table), trainingSection(data), healthSection(data), probeSection(data.probes), confusionSection(data.probes), voiceSection(data.voices),
-    similaritySection(data.similarity), recordingSection(data.recordings, data.audio), ablationSection(data.ablation), ...detailsSections(data),
+    resultSection(data.table),
+    trainingSection(data),
+    healthSection(data),
+    probeSection(data.probes),
+    confusionSection(data.probes),
+    voiceSection(data.voices),
+    similaritySection(data.similarity),
+    recordingSection(data.recordings, data.audio),
+    ablationSection(data.ablation),
+    ...detailsSections(data),
   ].filter((section) => section !== null);
   return `<!doctype html>
 <html lang="en">
@@ -41,4 +55,5 @@ ${sections.map(({ id, title, body }) => `<section id="${id}">\n<h2>${escape(titl
 }
 
 const contents = (sections: readonly Section[]): string =>
-  `<nav aria-label="Contents"><ul>${sections.map(({ id, title }) => `<li><a href="#${id}">${escape(title)}</a></li>`).join('')}</ul></nav>`;
+  '<nav ' +
+  `aria-label="Contents"><ul>${sections.map(({ id, title }) => `<li><a href="#${id}">${escape(title)}</a></li>`).join('')}</ul></nav>`;

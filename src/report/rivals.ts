@@ -1,7 +1,7 @@
 /** How the losses of a run compare with their rivals, for the head of the page and its health section. */
 import { SCALES } from '../mgf/config.ts';
-import { aboveRivalMessage } from '../train/health.ts';
-import { rivalName } from '../train/rivals.ts';
+import { aboveRivalMessage } from '../mgf/health.ts';
+import { rivalName } from '../mgf/rivals.ts';
 import type { CurvePoint, ReportData } from './data.ts';
 import type { Scale } from '../mgf/config.ts';
 
@@ -22,11 +22,13 @@ export function meanOf(points: readonly CurvePoint[], key: Scale | 'accuracy'): 
  */
 export function findings(data: ReportData): ReportData['health']['alarms'] {
   const { curve, rivals, warmupSteps, objectives, health } = data;
-  const tail = lastSteps(curve), last = tail.at(-1);
+  const tail = lastSteps(curve);
+  const last = tail.at(-1);
   if (last === undefined || last.step < warmupSteps) return health.alarms;
   const over = tail.length === 1 ? 'the last logged step' : `the last ${tail.length} logged steps`;
   const above = SCALES.flatMap((scale) => {
-    const loss = meanOf(tail, scale), rival = rivals[scale];
+    const loss = meanOf(tail, scale);
+    const rival = rivals[scale];
     const told = health.alarms.some((alarm) => alarm.kind === `${scale}-above-rival`);
     if (rival === undefined || !(loss > rival) || told) return [];
     return [{ step: last.step, message: aboveRivalMessage(scale, loss, rival, objectives, over) }];
@@ -42,6 +44,8 @@ export function withoutRival({ curve, rivals, objectives }: ReportData): string 
   });
   if (lacking.length === 0) return undefined;
   const [losses, they] = lacking.length === 1 ? ['loss', 'it is'] : ['losses', 'they are'];
-  return `This run has stored no median predictor for its ${lacking.join(' and ')} ${losses} `
-    + `(it was made before they were measured), so that ${they} compared with nothing.`;
+  return (
+    `This run has stored no median predictor for its ${lacking.join(' and ')} ${losses} ` +
+    `(it was made before they were measured), so that ${they} compared with nothing.`
+  );
 }

@@ -1,4 +1,7 @@
-/** The report's style sheet: system fonts, light and dark, one column on a phone. Figures draw with the variables set here. */
+/**
+ * The report's style sheet: system fonts, light and dark, one column on a phone. Figures draw with the
+ * variables set here.
+ */
 export const STYLE = `
 :root { color-scheme: light dark; --page: #f6f6f4; --surface: #ffffff; --ink: #1c1d1f; --muted: #64686e; --line: #e7e7e3; --axis: #b5b7b3;
   --accent: #2563c9; --second: #8a4bb0; --reference: #b4530a; --warn: #fdf3e3; --warn-line: #e0a64b; --good: #17795e;

@@ -15,9 +15,12 @@ export function wavUri(wave: Float32Array, sampleRate: number, gain = 1): string
   bytes.writeUInt16LE(16, 34);
   bytes.write('data', 36, 'latin1');
   bytes.writeUInt32LE(2 * wave.length, 40);
-  wave.forEach((value, i) => bytes.writeInt16LE(Math.round(32767 * Math.max(-1, Math.min(1, value * gain || 0))), 44 + 2 * i));
+  wave.forEach((value, i) =>
+    bytes.writeInt16LE(Math.round(32767 * Math.max(-1, Math.min(1, value * gain || 0))), 44 + 2 * i),
+  );
   return `data:audio/wav;base64,${bytes.toString('base64')}`;
 }
 
 /** Largest size of a sample; 0 of nothing. */
-export const peak = (wave: Float32Array): number => wave.reduce((top, value) => Math.max(top, Math.abs(value)), 0);
+export const peak = (wave: Float32Array): number =>
+  wave.reduce((top, value) => Math.max(top, Math.abs(value)), 0);

@@ -27,14 +27,19 @@ export interface TaskItem extends Utterance {
   readonly phones: readonly Phone[];
   /** asr: the normalised transcript (A-Z, apostrophe, space); empty elsewhere. */
   readonly transcript: string;
-  /** A part of the test set that is reported on its own as well, as `timit` (hand-labelled) of the phoneme task. */
+  /**
+   * A part of the test set that is reported on its own as well, as `timit` (hand-labelled) of the phoneme
+   * task.
+   */
   readonly part: string;
 }
 
 /** Labelled recordings of a task. */
 export interface TaskData {
   readonly task: TaskName;
-  /** Phones, speakers, emotions, or the characters of CTC (without the blank, which is class 0 of the logits). */
+  /**
+   * Phones, speakers, emotions, or the characters of CTC (without the blank, which is class 0 of the logits).
+   */
   readonly classes: readonly string[];
   readonly items: readonly TaskItem[];
 }
@@ -45,8 +50,11 @@ export interface Estimate {
   readonly interval: readonly [number, number];
 }
 
-/** `equal_error_rate`: of pairs of recordings of one speaker and of two, told apart by the features' cosine. */
-export type Metric = 'accuracy' | 'phone_error_rate' | 'unweighted_average_recall' | 'cer' | 'wer' | 'equal_error_rate';
+/**
+ * `equal_error_rate`: of pairs of recordings of one speaker and of two, told apart by the features' cosine.
+ */
+export type Metric =
+  'accuracy' | 'phone_error_rate' | 'unweighted_average_recall' | 'cer' | 'wer' | 'equal_error_rate';
 
 /** Whose features a row of a table is about; both baselines stand in every table. */
 export type FeatureSource = 'mgf' | 'random' | 'log-mel';
