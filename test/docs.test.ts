@@ -241,6 +241,22 @@ test('links between the documents lead somewhere', () => {
   assert.equal(broken, []);
 });
 
+test('links of the package lead to files that are in it', async () => {
+  const { stdout } = await execute('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: root });
+  const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
+  const packed = files.map(({ path }) => path);
+  const leads = (target: string): boolean =>
+    packed.some((file) => file === target || file.startsWith(`${target.replace(/\/$/, '')}/`));
+  const broken: string[] = [];
+  for (const page of packed.filter((file) => file.endsWith('.md'))) {
+    const prose = (await readFile(join(root, page), 'utf8')).replace(/```[^]*?```/g, '');
+    for (const [, link] of prose.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
+      if (!/^https?:/.test(link!) && !leads(join(dirname(page), link!))) broken.push(`${page}: ${link}`);
+    }
+  }
+  assert.equal(broken, []);
+});
+
 // ------------------------------------------------------------------------------- tables that follow the code
 
 const rows = (source: string): string[][] =>

@@ -4,7 +4,7 @@
  * run test:packed`. The last line is `N passed, N failed`.
  */
 import { execFile } from 'node:child_process';
-import { copyFile, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,6 +26,51 @@ const { frames, width, data } = await mgf.embed(Float32Array.from({ length: 4800
 console.log(JSON.stringify({ adapter: mgf.adapter, frames, width, first: data[0], finite: data.every(Number.isFinite), ms: Math.round(performance.now() - started) }));
 mgf.dispose();
 `;
+/** What a strict TypeScript project does with the package; `GPUDevice` where the project has types of WebGPU. */
+const CONSUMER = `import { compile, defineOp, Graph, kernel, loadAudio, MGF, openGpu, pretrain } from 'mgf-webgpu';
+import type { Dispatch, Gpu, MGFConfig, Op, Program, Value } from 'mgf-webgpu';
+import { MGF as BrowserMGF } from 'mgf-webgpu/browser';
+import { MGF as PageMGF } from 'mgf-webgpu/page';
+const gpu: Gpu = await openGpu({ prefer: 'software' });
+const graph = new Graph();
+const x: Value = graph.input('x', [4]);
+const program: Program = await compile(gpu, graph, { outputs: { x } });
+const mgf: MGF = await MGF.load();
+const { frames, data } = await mgf.embed(new Float32Array(16000));
+const width: number = data.length / frames;
+const classes: readonly (typeof BrowserMGF)[] = [BrowserMGF, PageMGF];
+console.log(width, program.toString(), classes, defineOp, kernel, loadAudio, pretrain);
+export type { Dispatch, MGFConfig, Op };
+`;
+const WITH_WEBGPU = `${CONSUMER}const device: GPUDevice = gpu.device;
+console.log(device.limits.maxBufferSize);
+`;
+
+/** Compiles both consumers under one TypeScript and one resolution; no skipLibCheck. */
+async function compiles(typescript: 'typescript5' | 'typescript', module: string): Promise<string> {
+  const tsc = join(root, 'node_modules', typescript, 'bin', 'tsc');
+  const resolution = module === 'esnext' ? 'bundler' : module;
+  const base = ['--noEmit', '--strict', '--target', 'es2022', '--module', module];
+  const options = [
+    ...base,
+    '--moduleResolution',
+    resolution,
+    ...(typescript === 'typescript' ? ['--ignoreConfig'] : []),
+  ];
+  const dom = ['--lib', 'ES2023,DOM', '--types'];
+  // lib.dom of TypeScript 5 has no types of WebGPU yet; newer ones clash with those of @webgpu/types.
+  const webgpu = [...dom, typescript === 'typescript5' ? 'node,@webgpu/types' : 'node', 'gpu.ts'];
+  for (const args of [['--lib', 'ES2023', '--types', 'node', 'app.ts'], [...dom, 'node', 'app.ts'], webgpu]) {
+    const { stdout } = await run(process.execPath, [tsc, ...options, ...args], limits).catch(
+      (error: unknown) => {
+        throw new Error((error as { stdout: string }).stdout.split('\n').slice(0, 3).join(' | '));
+      },
+    );
+    if (stdout) throw new Error(stdout);
+  }
+  return 'no error, without lib.dom, with it, and with types of WebGPU';
+}
+
 let passed = 0;
 let failed = 0;
 
@@ -59,6 +104,20 @@ try {
     await writeFile(join(app, 'app.js'), APP);
     return `${filename}, ${(size / 1e6).toFixed(1)} MB, ${entryCount} files`;
   });
+
+  await writeFile(join(app, 'app.ts'), CONSUMER);
+  await writeFile(join(app, 'gpu.ts'), WITH_WEBGPU);
+  await run('npm', ['install', '--no-audit', '--no-fund', '@types/node@20', '@webgpu/types@0.1'], limits);
+  for (const typescript of ['typescript5', 'typescript'] as const) {
+    const { version } = JSON.parse(
+      await readFile(join(root, 'node_modules', typescript, 'package.json'), 'utf8'),
+    ) as {
+      version: string;
+    };
+    for (const module of ['node16', 'nodenext', 'esnext']) {
+      await shows(`a strict project of TypeScript ${version}, ${module}`, () => compiles(typescript, module));
+    }
+  }
 
   let reference: number | null = null;
   for (const [name, args] of [
