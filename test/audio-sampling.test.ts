@@ -1,6 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { permutation, randomStream } from '../src/random/stream.ts';
+import { Purpose } from '../src/random/purposes.ts';
+import { permutation, randomStream, stream } from '../src/random/stream.ts';
 import {
   anchorCapacity,
   batchesBySeconds,
@@ -296,6 +297,15 @@ test('buckets pad least: a long recording is by itself, and no other cut is bett
           `${lengths.join()}: ${found.join()}`,
         );
   }
+});
+
+test('no two purposes of random numbers share a number, and those of checkpoints stay what they are', () => {
+  const numbers = Object.values(Purpose);
+  assert.is(new Set(numbers).size, numbers.length);
+  const { ClipOrder, Crop, Mask, Negatives, Replacement, FrameNegatives } = Purpose;
+  const resumed = [ClipOrder, Crop, Mask, Negatives, Replacement, FrameNegatives];
+  assert.equal(resumed, [1, 2, 3, 4, 5, 0x66726e67]);
+  assert.is(stream(7, Purpose.Mask, { step: 3, row: 2 }).u32(), randomStream(7, 3, 2, 3).u32());
 });
 
 test.run();

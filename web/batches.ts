@@ -1,4 +1,6 @@
 /** Training batches from the sounds of the page: what src/audio/source.ts draws from files. */
+import { Purpose } from '../src/random/purposes.ts';
+import { stream } from '../src/random/stream.ts';
 import {
   anchorCapacity,
   cropStarts,
@@ -9,18 +11,12 @@ import {
   normaliseCrop,
   permutation,
   presetRunConfig,
-  randomStream,
   SAMPLE_RATE,
   spanMask,
   type Batch,
   type RunConfig,
 } from '../src/index.ts';
 
-/** Purposes of random streams. */
-const ORDER = 1;
-const CROP = 2;
-const MASK = 3;
-const NEGATIVES = 4;
 const MOST_UTTERANCES = 4;
 const FEWEST = 2;
 const CROPS = [1.92, 1.28, 0.96, 0.64];
@@ -85,13 +81,16 @@ export function drawBatch({ run: { mgf, train }, pieces }: Plan, step: number): 
   const L = Math.round(train.crop_seconds * mgf.sample_rate);
   const T = framesOf(L, mgf);
   const perEpoch = Math.floor(pieces.length / B);
-  const order = permutation(pieces.length, randomStream(train.seed, Math.floor(step / perEpoch), 0, ORDER));
+  const order = permutation(
+    pieces.length,
+    stream(train.seed, Purpose.ClipOrder, { step: Math.floor(step / perEpoch) }),
+  );
   const chosen = order.subarray((step % perEpoch) * B, ((step % perEpoch) + 1) * B);
   const wave = new Float32Array(R * L);
   const mask = new Int32Array(R * T);
   chosen.forEach((piece, b) => {
     const samples = pieces[piece]!;
-    cropStarts(samples.length, L, randomStream(train.seed, step, b, CROP)).forEach((start, i) =>
+    cropStarts(samples.length, L, stream(train.seed, Purpose.Crop, { step, row: b })).forEach((start, i) =>
       normaliseCrop(samples.subarray(start, start + L), wave.subarray((i * B + b) * L, (i * B + b + 1) * L)),
     );
   });
@@ -101,14 +100,14 @@ export function drawBatch({ run: { mgf, train }, pieces }: Plan, step: number): 
     minMasks: mgf.mask_time_min_masks,
   };
   const rows = Array.from({ length: R }, (_, r) =>
-    spanMask(T, T, config, randomStream(train.seed, step, r, MASK)),
+    spanMask(T, T, config, stream(train.seed, Purpose.Mask, { step, row: r })),
   );
   rows.forEach((row, r) => mask.set(row, r * T));
   const { anchor, negatives, weight, count } = fixedNegatives(
     rows,
     mgf.num_negatives,
     anchorCapacity(R, T, config),
-    randomStream(train.seed, step, 0, NEGATIVES),
+    stream(train.seed, Purpose.Negatives, { step }),
   );
   return {
     step,

@@ -3,9 +3,10 @@
  * counter-based random streams, so a run resumed at step N sees what it would have seen. Runs in whatever
  * thread calls it; `createLoader` puts it in a worker.
  */
+import { Purpose } from '../random/purposes.ts';
 import { MGFError } from '../errors.ts';
 import { ClipStore, describeSkipped } from './clips.ts';
-import { permutation, randomStream } from '../random/stream.ts';
+import { permutation, stream } from '../random/stream.ts';
 import {
   anchorCapacity,
   cropStarts,
@@ -99,12 +100,6 @@ export interface SamplerState {
   digest: string;
 }
 
-/** What a stream is for: its last counter. */
-const ORDER = 1;
-const CROP = 2;
-const MASK = 3;
-const NEGATIVES = 4;
-const REPLACEMENT = 5;
 const CROP_DRAWS = 10;
 
 function digest(items: readonly Utterance[]): string {
@@ -231,14 +226,14 @@ export class BatchSource {
       );
     });
     for (let row = 0; row < R; row++) {
-      rows.push(spanMask(T, T, this.#mask, randomStream(seed, step, row, MASK)));
+      rows.push(spanMask(T, T, this.#mask, stream(seed, Purpose.Mask, { step, row })));
       mask.set(rows[row]!, row * T);
     }
     const { anchor, negatives, weight, count } = fixedNegatives(
       rows,
       K,
       capacity,
-      randomStream(seed, step, 0, NEGATIVES),
+      stream(seed, Purpose.Negatives, { step }),
     );
     this.stats.batches++;
     this.stats.cachedBytes = this.#store.cachedBytes;
@@ -265,7 +260,7 @@ export class BatchSource {
       const clips =
         this.#options.epochShuffle === false
           ? Uint32Array.from({ length: n }, (_, i) => i)
-          : permutation(n, randomStream(this.#options.seed, epoch, 0, ORDER));
+          : permutation(n, stream(this.#options.seed, Purpose.ClipOrder, { step: epoch }));
       this.#order = { epoch, clips };
     }
     return this.#order.clips;
@@ -292,9 +287,10 @@ export class BatchSource {
           break;
         } catch (error) {
           if (!(error instanceof MGFError)) throw error;
-          spares ??= permutation(clips.length, randomStream(this.#options.seed, step, 0, REPLACEMENT)).filter(
-            (i) => !taken.has(i),
-          );
+          spares ??= permutation(
+            clips.length,
+            stream(this.#options.seed, Purpose.Replacement, { step }),
+          ).filter((i) => !taken.has(i));
           if (spare >= spares.length)
             throw new MGFError(
               'data',
@@ -312,7 +308,7 @@ export class BatchSource {
   /** Two crops; drawn again up to ten times while one of them is silent. */
   #crops(clip: Clip, step: number, b: number): Float32Array[] {
     const { L } = this.shape;
-    const random = randomStream(this.#options.seed, step, b, CROP);
+    const random = stream(this.#options.seed, Purpose.Crop, { step, row: b });
     for (let draw = 0; ; draw++) {
       const crops = cropStarts(clip.samples, L, random, draw > 0).map((start) =>
         clip.slice(start, start + L),

@@ -2,7 +2,8 @@
  * The parts of a report that need a device: a map of voices, and recordings beside what the model makes of
  * them.
  */
-import { permutation, randomStream } from '../random/stream.ts';
+import { Purpose } from '../random/purposes.ts';
+import { permutation, stream } from '../random/stream.ts';
 import { SAMPLE_RATE } from '../audio/sampling.ts';
 import type { Utterance } from '../audio/manifest.ts';
 import type { Gpu } from '../gpu/device.ts';
@@ -15,8 +16,6 @@ import type { Recording, VoiceMaps } from '../report/report.ts';
 import { decode, EXCERPT_SECONDS, hidden, logMel, pooled, SHORTEST_SECONDS, voiceOf } from './voices.ts';
 import type { Decoded, VoiceClip } from './voices.ts';
 
-/** Purpose of the random stream; the data's have smaller numbers. */
-const CHOICE = 0x72657074;
 const CLIPS_A_VOICE = 12;
 const FEWEST_CLIPS = 4;
 const RECORDINGS = 2;
@@ -36,14 +35,18 @@ export function chooseVoices(items: readonly Utterance[], seed: number): VoiceCl
   // names.
   const full = voices.filter(([, own]) => own.length >= CLIPS_A_VOICE);
   const drawn = [
-    ...permutation(full.length, randomStream(seed, CHOICE), Math.min(full.length, MAP_COLOURS)),
+    ...permutation(full.length, stream(seed, Purpose.ReportVoices), Math.min(full.length, MAP_COLOURS)),
   ].map((i) => full[i]!);
   const chosen = [...drawn, ...voices.slice(full.length)].slice(0, MAP_COLOURS);
   if (chosen.length < 2) return [];
   return chosen.flatMap(([voice, own], v) =>
-    [...permutation(own.length, randomStream(seed, CHOICE, v + 1), Math.min(own.length, CLIPS_A_VOICE))].map(
-      (i) => ({ item: own[i]!, voice }),
-    ),
+    [
+      ...permutation(
+        own.length,
+        stream(seed, Purpose.ReportVoices, { step: v + 1 }),
+        Math.min(own.length, CLIPS_A_VOICE),
+      ),
+    ].map((i) => ({ item: own[i]!, voice })),
   );
 }
 
@@ -86,7 +89,11 @@ export async function mapVoices(
 export async function chooseRecordings(items: readonly Utterance[], seed: number): Promise<Decoded[]> {
   const chosen: Decoded[] = [];
   const taken = new Set<string>();
-  for (const i of permutation(items.length, randomStream(seed, CHOICE, 0, 1), Math.min(items.length, 50))) {
+  for (const i of permutation(
+    items.length,
+    stream(seed, Purpose.ReportRecordings),
+    Math.min(items.length, 50),
+  )) {
     const item = items[i]!;
     const voice = voiceOf(item) ?? item.id;
     if (taken.has(voice)) continue;

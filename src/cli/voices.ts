@@ -1,5 +1,6 @@
 /** Which voice is speaking: linear probe and similarity on MGF features, on random weights and on log-mel. */
-import { permutation, randomStream } from '../random/stream.ts';
+import { Purpose } from '../random/purposes.ts';
+import { permutation, stream } from '../random/stream.ts';
 import { DecoderPool } from '../audio/decode.ts';
 import { loadAudio } from '../audio/load.ts';
 import { batchesBySeconds, isSilent, SAMPLE_RATE } from '../audio/sampling.ts';
@@ -55,18 +56,19 @@ export function splitVoices(items: readonly Utterance[], seed: number): VoiceSpl
   const each = Math.floor(MOST_CLIPS / voices.length);
   const split: VoiceSplit = { voices: voices.map(([voice]) => voice), train: [], test: [] };
   voices.forEach(([voice, own], v) => {
-    const drawn = [...permutation(own.length, randomStream(seed, VOICES, v), Math.min(each, own.length))].map(
-      (i) => ({ item: own[i]!, voice }),
-    );
+    const drawn = [
+      ...permutation(
+        own.length,
+        stream(seed, Purpose.VoiceRecordings, { step: v }),
+        Math.min(each, own.length),
+      ),
+    ].map((i) => ({ item: own[i]!, voice }));
     const tested = Math.max(2, Math.round(drawn.length / 3));
     split.test.push(...drawn.slice(0, tested));
     split.train.push(...drawn.slice(tested));
   });
   return split;
 }
-
-/** Purpose of the random stream; the data's have smaller numbers. */
-const VOICES = 0x766f69;
 
 export interface Decoded extends VoiceClip {
   wave: Float32Array;

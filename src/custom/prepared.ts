@@ -1,5 +1,6 @@
 /** A graph of somebody's ops on the device, for contents that may change: what checks and timings run. */
-import { randomStream } from '../random/stream.ts';
+import { Purpose } from '../random/purposes.ts';
+import { stream } from '../random/stream.ts';
 import { MGFError } from '../errors.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { elements, formatShape, type Shape } from '../graph/shape.ts';
@@ -24,8 +25,8 @@ export interface CaseInput {
 }
 
 /** Roughly normal numbers of unit variance. */
-export function noise(n: number, seed: number, stream: number): Float64Array {
-  const random = randomStream(seed, stream, 0, 0x67636b);
+export function noise(n: number, seed: number, step: number): Float64Array {
+  const random = stream(seed, Purpose.GradcheckNumbers, { step });
   return Float64Array.from(
     { length: n },
     () => 2 * (random.uniform() + random.uniform() + random.uniform() - 1.5),
@@ -35,16 +36,16 @@ export function noise(n: number, seed: number, stream: number): Float64Array {
 export function contents(
   { shape, dtype = 'f32', below = 1, data }: CaseInput,
   seed: number,
-  stream: number,
+  step: number,
 ): Floats | Int32Array<ArrayBuffer> {
   const n = elements(shape);
   if (data && data.length !== n)
     throw new MGFError('shape', `gradcheck: ${data.length} numbers for shape ${formatShape(shape)}.`);
   if (dtype === 'i32') {
-    const random = randomStream(seed, stream, 0, 0x67636c);
+    const random = stream(seed, Purpose.GradcheckIndices, { step });
     return Int32Array.from({ length: n }, (_, i) => data?.[i] ?? random.below(below));
   }
-  return Float32Array.from(data ?? noise(n, seed, stream));
+  return Float32Array.from(data ?? noise(n, seed, step));
 }
 
 type Contents = Readonly<Record<string, Floats | Int32Array<ArrayBuffer>>>;

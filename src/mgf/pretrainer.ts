@@ -1,4 +1,5 @@
-import { randomStream } from '../random/stream.ts';
+import { Purpose } from '../random/purposes.ts';
+import { stream } from '../random/stream.ts';
 import { anchorCapacity, negativeIndices } from '../audio/sampling.ts';
 import type { Batch } from '../audio/source.ts';
 import { MGFError } from '../errors.ts';
@@ -259,7 +260,7 @@ export class Pretrainer {
       frame_negatives: negativeIndices(
         rows,
         num_negatives,
-        randomStream(train.seed, step, 0, FRAME_NEGATIVES),
+        stream(train.seed, Purpose.FrameNegatives, { step }),
       ).negatives as Int32Array<ArrayBuffer>,
     };
   }
@@ -437,12 +438,6 @@ function flat(store: ParameterStore, graph: Graph, name: StoreBuffer, place: Map
   place.set(value, store.flat(name));
   return value;
 }
-
-/**
- * Stream purpose of the frame scale's negatives; the other purposes belong to the data (src/audio) and to the
- * initialisation.
- */
-const FRAME_NEGATIVES = 0x66726e67;
 
 /** Per-step scalars: what the gradients are multiplied by, and what undoes it. */
 const LOSS_SCALE = 'loss_scale';

@@ -2,9 +2,10 @@
  * Made-up speech as a pre-training batch: for what needs the shapes of real recordings and none of their
  * content.
  */
+import { Purpose } from '../random/purposes.ts';
 import type { Batch } from '../audio/source.ts';
 import { anchorCapacity, fixedNegatives, normaliseCrop, spanMask } from '../audio/sampling.ts';
-import { randomStream } from '../random/stream.ts';
+import { stream } from '../random/stream.ts';
 import { uniforms } from '../random/uniforms.ts';
 import type { RunConfig } from './config.ts';
 import { framesOf } from './network.ts';
@@ -42,7 +43,7 @@ export function syntheticBatch({ mgf, train }: RunConfig, seed: number): Batch {
     length: mgf.mask_time_length,
     minMasks: mgf.mask_time_min_masks,
   };
-  const random = randomStream(seed, 0, 0, 77);
+  const random = stream(seed, Purpose.MadeUpMask);
   const rows = Array.from({ length: R }, () => spanMask(T, T, config, random));
   const mask = new Int32Array(R * T);
   rows.forEach((row, r) => mask.set(row, r * T));
@@ -50,7 +51,7 @@ export function syntheticBatch({ mgf, train }: RunConfig, seed: number): Batch {
     rows,
     mgf.num_negatives,
     anchorCapacity(R, T, config),
-    randomStream(seed, 0, 0, 78),
+    stream(seed, Purpose.MadeUpNegatives),
   );
   return {
     step: 0,

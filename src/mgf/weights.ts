@@ -1,4 +1,5 @@
-import { randomStream, type RandomStream } from '../random/stream.ts';
+import { Purpose, WEIGHTS_STEP } from '../random/purposes.ts';
+import { stream, type RandomStream } from '../random/stream.ts';
 import { elements, type Shape } from '../graph/shape.ts';
 import type { HostTensor, ParameterSpec } from '../plan/parameters.ts';
 import type { MGFConfig, Scale } from './config.ts';
@@ -174,9 +175,6 @@ export function mgfParameters(c: MGFConfig, scales: readonly Scale[]): MGFParame
   return list;
 }
 
-/** Stream purpose of the initialisation; the other purposes belong to the data (src/audio). */
-const PURPOSE = 0x696e6974;
-
 /**
  * Starting values by checkpoint name; each tensor is a function of the seed and its name alone, so that
  * switching a loss off changes no other tensor.
@@ -187,7 +185,12 @@ export function initialValues(parameters: readonly MGFParameter[], seed: number)
     parts.forEach(({ name, shape }, i) =>
       tensors.set(name, {
         shape,
-        data: draw(init[i]!, shape, randomStream(seed, PURPOSE, hash(name)), tensors),
+        data: draw(
+          init[i]!,
+          shape,
+          stream(seed, Purpose.Dropout, { step: WEIGHTS_STEP, row: hash(name) }),
+          tensors,
+        ),
       }),
     );
   }

@@ -11,12 +11,12 @@
  *     key = (k0 + 0x9E3779B9, k1 + 0xBB67AE85) (after every round; the last one is not used)
  *
  * A stream holds (c1, c2, c3) = (step, row, purpose) and counts c0 = 0, 1, 2 ... in blocks of four words,
- * used in the order 0, 1, 2, 3. Purpose 0 is dropout's, which counts (element / 4, step, node, 0): what the
- * loader draws must not repeat it. Derived values: uniform = (word >> 8) * 2^-24, exact in f32; below(n) =
- * the high word of word * n.
+ * used in the order 0, 1, 2, 3. Derived values: uniform = (word >> 8) * 2^-24, exact in f32; below(n) = the
+ * high word of word * n.
  */
 
 import { mulHigh, philox4x32 } from './philox.ts';
+import type { Purpose } from './purposes.ts';
 
 /** A sequence of random numbers that depends on nothing but the seed and counters it was opened with. */
 export interface RandomStream {
@@ -47,6 +47,16 @@ export function randomStream(seed: number, c1 = 0, c2 = 0, c3 = 0): RandomStream
   };
   return { u32, uniform: () => (u32() >>> 8) * 2 ** -24, below: (n) => mulHigh(u32(), n) };
 }
+
+/**
+ * The stream that everything in the engine draws from: one a seed, purpose, step and row. `step` and `row`
+ * default to 0.
+ */
+export const stream = (
+  seed: number,
+  purpose: Purpose,
+  { step = 0, row = 0 }: { readonly step?: number; readonly row?: number } = {},
+): RandomStream => randomStream(seed, step, row, purpose);
 
 /** The first `count` entries of a random permutation of 0..n-1 (Fisher-Yates, one draw an entry). */
 export function permutation(n: number, random: RandomStream, count = n): Uint32Array {

@@ -1,12 +1,13 @@
 /**
  * Labelled recordings of the downstream tasks, from a folder of manifests or one manifest (Node, Deno, Bun).
  */
+import { Purpose } from '../../random/purposes.ts';
 import { readFile } from 'node:fs/promises';
 import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { parse } from 'csv-parse/sync';
 import { readManifest, type Skipped, type Utterance } from '../../audio/manifest.ts';
-import { permutation, randomStream } from '../../random/stream.ts';
+import { permutation, stream } from '../../random/stream.ts';
 import { SAMPLE_RATE } from '../../audio/sampling.ts';
 import { MGFError } from '../../errors.ts';
 import type { Phone, Split, TaskData, TaskItem, TaskName } from '../task.ts';
@@ -52,7 +53,6 @@ const SPLITS: Readonly<Record<string, Split>> = {
   validation: 'dev',
   test: 'test',
 };
-const DEV = 8; // purpose counter of the development split's random stream
 
 /** A row of the manifest while its labels are still names. */
 interface Row {
@@ -350,7 +350,7 @@ function withDev(task: TaskName, rows: readonly Row[], seed: number, share: numb
   if (!(share > 0 && share < 1))
     throw new MGFError('usage', `the share of the development split must lie between 0 and 1, not ${share}`);
   if (rows.some((row) => row.split === 'dev')) return [...rows];
-  const random = randomStream(seed, 0, 0, DEV);
+  const random = stream(seed, Purpose.DevSplit);
   const dev = new Set<Row>();
   const train = rows.filter((row) => row.split === 'train');
   const byFamily = groups(train, (row) => row.family);

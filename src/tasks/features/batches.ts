@@ -1,13 +1,13 @@
 /** Features as the batches that a head is trained and run on: standardised, gathered, padded. */
+import { Purpose } from '../../random/purposes.ts';
 import type { Standard } from './standard.ts';
-import { permutation, randomStream } from '../../random/stream.ts';
+import { permutation, stream } from '../../random/stream.ts';
 import { halfToFloat } from '../../io/safetensors.ts';
 import type { FeatureMatrix } from './features.ts';
 import type { HeadBatch } from '../probe/head.ts';
 
 /** f32 of every f16. */
 const HALF = Float32Array.from({ length: 65536 }, (_, bits) => halfToFloat(bits));
-const SHUFFLE = 10; // purpose counter of the rows' random stream
 
 /** Statistics over rows of a matrix. */
 export function standardOf(matrix: FeatureMatrix, rows: ArrayLike<number>): Standard {
@@ -148,7 +148,10 @@ export class RowBatches {
         n,
       ));
     if (epoch !== this.#epoch)
-      [this.#epoch, this.#order] = [epoch, permutation(n, randomStream(this.#seed, epoch, 0, SHUFFLE))];
+      [this.#epoch, this.#order] = [
+        epoch,
+        permutation(n, stream(this.#seed, Purpose.HeadRowOrder, { step: epoch })),
+      ];
     return this.#batch(this.#order.subarray(index * this.#size, (index + 1) * this.#size), this.#size);
   }
 

@@ -2,10 +2,11 @@
  * Fine-tuning a network on a task: batches by length, schedule, early stopping on the development split,
  * results (Node, Deno, Bun).
  */
+import { Purpose } from '../../random/purposes.ts';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ClipStore, type SkippedClip } from '../../audio/clips.ts';
-import { permutation, randomStream } from '../../random/stream.ts';
+import { permutation, stream } from '../../random/stream.ts';
 import { lengthBuckets, RECEPTIVE_FIELD, SAMPLE_RATE } from '../../audio/sampling.ts';
 import { MGFError } from '../../errors.ts';
 import type { Gpu } from '../../gpu/device.ts';
@@ -361,9 +362,6 @@ async function batchPlan(
   });
 }
 
-/** Purpose counter of the random stream that orders an epoch. */
-const ORDER = 11;
-
 /**
  * The batches of an epoch in random order; a bucket's last batch is filled up with recordings that were in
  * its first.
@@ -375,13 +373,16 @@ function epochBatches(
 ): { bucket: Bucket; items: TaskItem[] }[] {
   const batches = plan.flatMap((bucket, b) => {
     const { items, rows } = bucket;
-    const order = permutation(items.length, randomStream(seed, epoch, b + 1, ORDER));
+    const order = permutation(items.length, stream(seed, Purpose.FineTuneOrder, { step: epoch, row: b + 1 }));
     return Array.from({ length: Math.ceil(items.length / rows) }, (_, i) => ({
       bucket,
       items: Array.from({ length: rows }, (__, r) => items[order[(i * rows + r) % order.length]!]!),
     }));
   });
-  return Array.from(permutation(batches.length, randomStream(seed, epoch, 0, ORDER)), (i) => batches[i]!);
+  return Array.from(
+    permutation(batches.length, stream(seed, Purpose.FineTuneOrder, { step: epoch })),
+    (i) => batches[i]!,
+  );
 }
 
 /** The head to begin with: it standardises the features as the network gives them before training. */
@@ -393,7 +394,7 @@ async function initialHead(
 ): Promise<Map<string, HostTensor>> {
   const head = initialValues(headParameters(spec), seed);
   const sample = Array.from(
-    permutation(train.length, randomStream(seed, 0, 0, STATISTICS), SAMPLED),
+    permutation(train.length, stream(seed, Purpose.FineTuneStatistics), SAMPLED),
     (i) => train[i]!,
   );
   const extractor = await networkFeatures(gpu, config, encoder);
@@ -415,8 +416,7 @@ async function initialHead(
   return head;
 }
 
-/** Purpose counter of the stream that draws the recordings whose features are standardised, and how many. */
-const STATISTICS = 12;
+/** Recordings whose features give the statistics. */
 const SAMPLED = 64;
 
 /**

@@ -2,8 +2,9 @@
  * A network and its head in training on one device: parameters, moments and the compiled step. Safe in a
  * browser.
  */
+import { Purpose } from '../../random/purposes.ts';
 import { spanMask } from '../../audio/sampling.ts';
-import { randomStream } from '../../random/stream.ts';
+import { stream } from '../../random/stream.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import { ancestors } from '../../graph/autograd.ts';
 import type { Graph, Value } from '../../graph/graph.ts';
@@ -63,8 +64,6 @@ export interface FineTuneMetrics {
 
 /** Programs kept, one a shape of batch. */
 const PROGRAMS = 12;
-/** Purpose counter of the random stream that draws masks. */
-const MASKS = 9;
 const BETAS = [0.9, 0.98] as const;
 
 export class FineTuner {
@@ -174,7 +173,7 @@ export class FineTuner {
           T,
           n,
           { probability: maskProbability, length: maskLength, minMasks: 0 },
-          randomStream(seed, step, row, MASKS),
+          stream(seed, Purpose.FineTuneMask, { step, row }),
         ),
         row * T,
       ),

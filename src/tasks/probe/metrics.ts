@@ -1,5 +1,6 @@
 /** What the tasks are scored by: accuracy, recall, error rates, and how far each can be trusted. */
-import { randomStream } from '../../random/stream.ts';
+import { Purpose } from '../../random/purposes.ts';
+import { stream } from '../../random/stream.ts';
 import { MGFError } from '../../errors.ts';
 import type { Estimate } from '../task.ts';
 
@@ -17,7 +18,7 @@ export function bootstrap(
   if (units < 1) throw new MGFError('data', 'There is nothing to score: the split has no recordings.');
   const indices = Int32Array.from({ length: units }, (_, i) => i);
   const value = score(indices);
-  const random = randomStream(seed);
+  const random = stream(seed, Purpose.Bootstrap);
   const scores: number[] = [];
   for (let r = 0; r < resamplings; r++) {
     for (let i = 0; i < units; i++) indices[i] = random.below(units);

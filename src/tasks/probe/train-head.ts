@@ -2,8 +2,9 @@
  * Training of a head on fixed features, on the device: AdamW, early stopping and the choice of a learning
  * rate on the development split.
  */
+import { Purpose } from '../../random/purposes.ts';
 import type { HeadBatch } from './head.ts';
-import { permutation, randomStream } from '../../random/stream.ts';
+import { permutation, stream } from '../../random/stream.ts';
 import { Graph, type Value } from '../../graph/graph.ts';
 import { initialValues, type MGFParameter } from '../../mgf/weights.ts';
 import { Weights } from '../../nn/weights.ts';
@@ -50,7 +51,6 @@ export interface HeadTraining {
 
 /** Shapes whose programs are kept, of training and of evaluation each. */
 const PROGRAMS = 16;
-const ORDER = 9; // purpose counter of the batches' random stream
 
 /** At one score a loss must fall by so much to be worth going on for. */
 const WORTH = 0.01;
@@ -214,7 +214,7 @@ async function trainEpoch(
   epoch: number,
 ): Promise<void> {
   let before: Promise<void> | undefined;
-  for (const index of permutation(batches, randomStream(seed, epoch, 0, ORDER))) {
+  for (const index of permutation(batches, stream(seed, Purpose.HeadBatchOrder, { step: epoch }))) {
     const next = batch(index, epoch);
     await before;
     before = trainer.step(next, rate);
