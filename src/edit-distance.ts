@@ -12,3 +12,28 @@ export function editDistance<T>(a: ArrayLike<T>, b: ArrayLike<T>): number {
   }
   return previous[b.length]!;
 }
+
+/**
+ * The known name with the fewest letters to change (case and `-`/`_` aside; a name cut short is one change);
+ * of equals, the first.
+ */
+export function nearestName(name: string, known: readonly string[]): string {
+  const plain = (s: string) => s.toLowerCase().replaceAll('-', '_');
+  let best = known[0]!;
+  let distance = Infinity;
+  for (const candidate of known) {
+    // A dotted name may be meant by its last part alone.
+    const last = candidate.slice(candidate.lastIndexOf('.') + 1);
+    const short = name.length > 2 && plain(candidate).startsWith(plain(name)) ? 1 : Infinity;
+    const d = Math.min(
+      short,
+      editDistance(plain(name), plain(candidate)),
+      editDistance(plain(name), plain(last)) + (last === candidate ? 0 : 0.5),
+    );
+    if (d < distance) {
+      best = candidate;
+      distance = d;
+    }
+  }
+  return best;
+}

@@ -192,15 +192,22 @@ export type { ClipFeatures, EncoderOptions } from './mgf/encoder.ts';
 // A trained network as an application wants it: one call to load, one to embed, one for streams.
 export { MGF } from './app/mgf.ts';
 export type {
+  AudioWarning,
   Embedding,
   EmbedOptions,
   FeatureOptions,
   LoadOptions,
   LoadProgress,
+  OnBad,
   ReadBytes,
+  Samples,
+  SignalOptions,
   StreamedFrames,
   WindowOptions,
 } from './app/mgf.ts';
+// How alike clips are: cosines of embeddings, with what all embeddings share taken off.
+export { center, compare } from './app/compare.ts';
+export type { Center, Comparable, CompareOptions } from './app/compare.ts';
 
 // ----------------------------------------------------------------------------------------------------- audio
 /**

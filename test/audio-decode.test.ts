@@ -5,6 +5,7 @@ import { decodeAudio, DecoderPool, toMono16k } from '../src/audio/decode.ts';
 import { decodeFile, loadAudio } from '../src/audio/load.ts';
 import { resampleTo16k } from '../src/audio/resample.ts';
 import { fixture, messageOf, sine, tone, wav } from './audio-wav.ts';
+import type { AudioWarning } from '../src/audio/samples.ts';
 import type { WavOptions } from './audio-wav.ts';
 
 const near = (actual: number, expected: number, tolerance: number, what: string) =>
@@ -201,6 +202,29 @@ test('a clip resampled after another is not touched by it, however long it is', 
   assert.equal(await resampleTo16k(short, 44100), alone);
 });
 
+test('samples of a float file that are not finite are replaced by 0 where that is wanted, and it is told once', async () => {
+  const file = await decodeAudio(wav([[0.5, NaN, -0.25, -Infinity]], { float: true, bits: 32 }), 'a.wav');
+  const told: AudioWarning[] = [];
+  assert.equal(
+    [...(await toMono16k(file, 'a.wav', { onBad: 'zero', onWarning: (warning) => told.push(warning) }))],
+    [0.5, 0, -0.25, 0],
+  );
+  assert.equal(told, [
+    {
+      kind: 'not-finite',
+      clips: [0],
+      message:
+        '"a.wav" contains 2 samples that are not finite numbers, the first at index 1 (NaN): replaced by 0.',
+    },
+  ]);
+  // A segment counts from the start of the file.
+  const later = { offsetSeconds: 3 / 16000 };
+  assert.match(
+    await messageOf(async () => toMono16k(file, 'a.wav', later), 'audio'),
+    /1 sample that is not a finite number, the first at index 3 \(-Infinity\)/,
+  );
+});
+
 test('bad files give one sentence each', async () => {
   const flac = await readFile(fixture('tone-44k-stereo.flac'));
   const mp3 = await readFile(fixture('tone.mp3'));
@@ -275,7 +299,7 @@ test('bad files give one sentence each', async () => {
       async () => toMono16k(await decodeAudio(wav([[0, NaN]], { float: true, bits: 32 }), 'a.wav'), 'a.wav'),
       'audio',
     ),
-    'Cannot read "a.wav": it contains samples that are not finite numbers.',
+    'Cannot read "a.wav": it contains 1 sample that is not a finite number, the first at index 1 (NaN).',
   );
   assert.is(
     await messageOf(

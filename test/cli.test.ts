@@ -589,6 +589,45 @@ test('embed writes a vector per frame with its times, or one per recording', asy
   );
 });
 
+test(
+  'a float recording with samples that are not finite is left out, or mended where that is asked for, ' +
+    'and both are told',
+  async () => {
+    const samples = Float32Array.from(
+      { length: 16000 },
+      (_, i) => 0.3 * Math.sin(0.05 * i + 3 * Math.sin(i / 3000)),
+    );
+    samples[777] = NaN;
+    mkdirSync(at('bad'), { recursive: true });
+    writeFileSync(join(at('bad'), 'bad.wav'), wav([samples], { float: true, bits: 32 }));
+    const embed = (...options: string[]) =>
+      mgf([
+        'embed',
+        join(at('bad'), 'bad.wav'),
+        '--pool',
+        'mean',
+        '--out',
+        at('bad.npy'),
+        ...options,
+        ...onDevice,
+      ]);
+    const refused = await embed();
+    assert.is(refused.status, 1);
+    assert.match(
+      refused.err,
+      /none could be used; .*bad\.wav": it contains 1 sample that is not a finite number, the first at index 777 \(NaN\)/,
+    );
+    assert.not(existsSync(at('bad.npy')));
+    const mended = await embed('--on-bad', 'zero');
+    assert.is(mended.status, 0, mended.err);
+    assert.match(
+      mended.err,
+      /Warning: ".*bad\.wav" contains 1 sample that is not a finite number, the first at index 777 \(NaN\): replaced by 0\./,
+    );
+    assert.ok(existsSync(at('bad.npy')));
+  },
+);
+
 test('embed alone uses the model that comes with the program, and writes over nothing unasked', async () => {
   const clip = join(at('data'), 'clip-1.wav');
   const ended = await mgf(['embed', clip, ...onDevice]);

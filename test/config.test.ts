@@ -6,15 +6,16 @@ import {
   applySettings,
   assertSameConfig,
   configDifferences,
-  nearestName,
   overrideRunConfig,
   parseConfig,
   parseTrainConfig,
   SCALES,
 } from '../src/mgf/config.ts';
 import { fromHuggingFace } from '../src/mgf/huggingface.ts';
+import { nearestName } from '../src/edit-distance.ts';
 import { parseRunConfig, PRESET_NAMES, presetConfig, presetRunConfig } from '../src/mgf/presets.ts';
 import { readSafetensors } from '../src/io/safetensors.ts';
+import { failsWith } from './harness.ts';
 
 /** The message of the MGFError that `action` throws; anything else fails the test. */
 function message(action: () => unknown, code = 'config'): string {
@@ -85,6 +86,7 @@ test('an unknown key is answered with the nearest one, nested and inherited name
     /unknown key "__proto__"/,
   );
   assert.is(nearestName('learning-rte', ['eps', 'learning_rate']), 'learning_rate');
+  assert.is(nearestName('offset', ['onBad', 'offsetSeconds']), 'offsetSeconds', 'cut short');
 });
 
 test('each wrong or impossible value is one sentence with field, value and rule', () => {
@@ -214,6 +216,49 @@ test('an attach that nobody chose follows the number of layers, a chosen one is 
   assert.match(
     message(() => applySettings(chosen, ['num_hidden_layers=2'])),
     /attach\.\w+ is 4, but must be at most num_hidden_layers \(2\)/,
+  );
+});
+
+test('the JSON of what gives a configuration is what takes one, for every preset', () => {
+  const json = (x: unknown): string => JSON.stringify(x);
+  const origin = 'c.json';
+  for (const name of PRESET_NAMES) {
+    const run = presetRunConfig(name);
+    for (const preset of ['tiny', 'nano-mel', name])
+      assert.equal(parseRunConfig(json(run), { origin, preset }), run, `${name} on top of ${preset}`);
+    assert.equal(
+      parseRunConfig(json({ ...run.mgf, ...run.train }), { origin, preset: 'tiny' }),
+      run,
+      `${name}, mixed`,
+    );
+    assert.equal(parseConfig(JSON.parse(json(run.mgf)), { origin }), run.mgf);
+    assert.equal(parseTrainConfig(JSON.parse(json(run.train)), { origin }), run.train);
+    assert.equal(presetRunConfig('tiny', run), run);
+    assert.equal(fromHuggingFace(JSON.parse(json(run.mgf))), run.mgf);
+  }
+  const changed = applySettings(presetRunConfig('nano'), [
+    'minutes=3',
+    'extra_losses={"tilt": {"weight": 1, "attach": "z", "start_step": 0}}',
+  ]);
+  assert.equal(parseRunConfig(json(changed), { origin, preset: 'tiny' }), changed);
+  assert.equal(
+    parseRunConfig('{"train": {"steps": 7}, "mask_time_length": 5}', { origin, preset: 'tiny' }).train.steps,
+    7,
+  );
+});
+
+test('the parts of a configuration file are checked as its fields are', async () => {
+  const parse = (text: string) => () => parseRunConfig(text, { origin: 'c.json', preset: 'tiny' });
+  assert.match(
+    message(parse('{"steps": 7, "train": {"steps": 8}}')),
+    /^c\.json: steps is given twice, by itself and in `mgf` or `train`/,
+  );
+  assert.match(message(parse('{"mgf": 3}')), /^c\.json: mgf is 3, but must be an object/);
+  assert.match(message(parse('{"mgf": {"hidden": 3}}')), /unknown key "hidden"/);
+  await failsWith(
+    'usage',
+    /presetRunConfig: unknown option "mfg"; the nearest known one is "mgf"/,
+    async () => presetRunConfig('nano', { mfg: {} } as never),
   );
 });
 

@@ -1,17 +1,21 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { center, compare } from '../src/app/compare.ts';
 import { MGF as BrowserMGF } from '../src/app/mgf.ts';
+import { readNetwork } from '../src/app/read.ts';
 import { SignalWindows, windowsOf, windowSizes } from '../src/app/windows.ts';
+import { loadAudio } from '../src/audio/load.ts';
 import { resampleTo16k, streamResampler } from '../src/audio/resample.ts';
 import { Encoder } from '../src/mgf/encoder.ts';
 import { MGF } from '../src/node.ts';
 import { storedConfig } from '../src/mgf/stored-config.ts';
 import { readSafetensors, toFloat32 } from '../src/io/safetensors.ts';
+import type { AudioWarning, Samples } from '../src/audio/samples.ts';
 import { openTestGpu, testAdapter } from './gpu.ts';
 import { distance, failsWith, noise, speechLike } from './harness.ts';
 
@@ -269,6 +273,255 @@ test('what cannot be embedded is told in words', async () => {
   await failsWith('audio', /sample rate of 3 Hz/, () => mgf.embed(new Float32Array(8000), { sampleRate: 3 }));
 });
 
+// ------------------------------------------------------------------------------------------------- what the
+// samples are like
+
+const signalOf = (seed: number): Float32Array => speechLike(8000, seed);
+const withBad = (): Float32Array => {
+  const clip = signalOf(3).slice();
+  clip[777] = NaN;
+  clip[5000] = -Infinity;
+  return clip;
+};
+
+test('one sample that is not finite is refused with its clip and index, in clips, streams and the encoder', async () => {
+  const bad = /has 2 samples that are not finite numbers, the first at index 777 \(NaN\)/;
+  await failsWith('audio', bad, () => mgf.embed(withBad()));
+  await failsWith('audio', /clip 1 has 2 samples .* give onBad: "zero"/, () =>
+    mgf.embed([signalOf(1), withBad()]),
+  );
+  await failsWith('audio', bad, () => mgf.embed(withBad(), { sampleRate: 48_000 }));
+  await failsWith('audio', /first at index 8777 \(NaN\) of the stream/, () =>
+    gathered(mgf.stream([signalOf(1), withBad()])),
+  );
+  const { config, parameters } = readNetwork(tinyBytes, TINY);
+  const encoder = await Encoder.create(gpu, config!, parameters);
+  await failsWith('audio', /clip 1 has 2 samples/, () =>
+    encoder.embed([signalOf(1), withBad()], { layers: [1] }),
+  );
+  await failsWith('audio', /clip 0 has 2 samples/, () => encoder.logMel([withBad()]));
+  encoder.destroy();
+});
+
+test('onBad: "zero" replaces such samples by 0 and tells it once a call', async () => {
+  const told: AudioWarning[] = [];
+  const options = { onBad: 'zero', onWarning: (warning: AudioWarning) => told.push(warning) } as const;
+  const mended = withBad().map((x) => (Number.isFinite(x) ? x : 0));
+  const want = await mgf.embed(mended);
+  const given = withBad();
+  const embedded = await mgf.embed([signalOf(1), given, withBad()], options);
+  assert.ok(distance(embedded[1]!.data, want.data) < 2e-5);
+  assert.ok(Number.isNaN(given[777]!), 'the caller keeps the samples');
+  assert.is(told.length, 1);
+  assert.equal([told[0]!.kind, told[0]!.clips], ['not-finite', [1, 2]]);
+  assert.match(
+    told[0]!.message,
+    /^MGF\.embed: clip 1 has 2 samples .*, clip 2 has 2 samples .*: replaced by 0\.$/,
+  );
+  told.length = 0;
+  const { data } = await gathered(mgf.stream([given.subarray(0, 3000), given.subarray(3000)], options));
+  assert.ok(distance(data, want.data) < 2e-5);
+  assert.equal(
+    told.map(({ message }) => message),
+    [
+      'MGF.stream: a chunk has 1 sample that is not a finite number, the first at index 777 (NaN) of ' +
+        'the stream: replaced by 0, as are all that follow.',
+    ],
+  );
+});
+
+test('silence and a constant are told once a call, by console.warn where nobody listens', async () => {
+  const told: AudioWarning[] = [];
+  const onWarning = (warning: AudioWarning): void => {
+    told.push(warning);
+  };
+  const offset = new Float32Array(8000).fill(0.3);
+  const silence = new Float32Array(8000);
+  await mgf.embed([offset, signalOf(1), silence], { onWarning });
+  assert.equal(told, [
+    {
+      kind: 'constant',
+      clips: [0, 2],
+      message: 'MGF.embed: clip 0, clip 2 are silent or constant; such features mean little.',
+    },
+  ]);
+  told.length = 0;
+  await mgf.embed(offset, { sampleRate: 48_000, onWarning, pool: 'mean' });
+  await gathered(mgf.stream([offset.subarray(0, 100), offset.subarray(100)], { onWarning }));
+  assert.equal(
+    told.map(({ kind, clips }) => [kind, clips]),
+    [
+      ['constant', [0]],
+      ['constant', [0]],
+    ],
+  );
+  told.length = 0;
+  await mgf.embed([signalOf(1)], { onWarning });
+  await gathered(mgf.stream([signalOf(1), offset], { onWarning }));
+  assert.equal(told, [], 'a signal is not told');
+  const { warn } = console;
+  const printed: unknown[] = [];
+  console.warn = (text: unknown) => {
+    printed.push(text);
+  };
+  try {
+    await mgf.embed(silence);
+  } finally {
+    console.warn = warn;
+  }
+  assert.equal(printed, ['MGF.embed: the clip is silent or constant; such features mean little.']);
+});
+
+test('other arrays of samples are converted by their full scale, and what holds none is refused by its type', async () => {
+  const pcm = Int16Array.from(signalOf(4), (x) => Math.max(-32768, Math.min(32767, Math.round(3000 * x))));
+  const f32 = Float32Array.from(pcm, (x) => x / 32768);
+  const want = await mgf.embed(f32);
+  const eight = Int8Array.from(pcm, (x) => x >> 8);
+  const same: Samples[] = [
+    pcm,
+    Int32Array.from(pcm, (x) => x * 65536),
+    Float64Array.from(f32),
+    Array.from(f32),
+  ];
+  for (const samples of same) assert.equal(await mgf.embed(samples), want);
+  assert.equal((await mgf.embed(same)).length, 4);
+  assert.equal(
+    await mgf.embed(Uint8Array.from(eight, (x) => x + 128)),
+    await mgf.embed(Float32Array.from(eight, (x) => x / 128)),
+  );
+  assert.equal(
+    (await gathered(mgf.stream([pcm.subarray(0, 3000), Array.from(f32.subarray(3000))]))).data,
+    want.data,
+  );
+  const refused: [unknown, RegExp][] = [
+    ['a.wav', /the clip is "a\.wav", not samples; read files with loadAudio\(path\)/],
+    [null, /the clip is null, but samples must be/],
+    [new Uint16Array(8000), /the clip is a Uint16Array/],
+    [Buffer.alloc(8000), /the clip is a Buffer, not samples/],
+    [new TextEncoder().encode(`RIFF${'.'.repeat(8000)}`), /the clip is the bytes of a file/],
+    [new ArrayBuffer(8), /the clip is an ArrayBuffer/],
+    [{ length: 8000 }, /the clip is an object/],
+    [7, /the clip is 7/],
+    [[signalOf(1), 'b.wav'], /clip 1 is "b\.wav"/],
+    [[0, '1'], /sample 1 of the list is "1"/],
+  ];
+  for (const [samples, message] of refused)
+    await failsWith('usage', message, () => mgf.embed(samples as Float32Array));
+});
+
+test('an option that does not exist is answered with the nearest, and one of a wrong kind with its rule', async () => {
+  await failsWith(
+    'usage',
+    /MGF\.embed: unknown option "samplerate"; the nearest known one is "sampleRate"/,
+    () => mgf.embed(signalOf(1), { samplerate: 1 } as never),
+  );
+  await failsWith('usage', /the option sampleRate is "16k", but must be a number/, () =>
+    mgf.embed(signalOf(1), { sampleRate: '16k' } as never),
+  );
+  await failsWith('usage', /the option onBad is "mend", but must be "refuse" or "zero"/, () =>
+    mgf.embed(signalOf(1), { onBad: 'mend' } as never),
+  );
+  await failsWith('usage', /MGF\.embed: options is 16000, but must be an object/, () =>
+    mgf.embed(signalOf(1), 16000 as never),
+  );
+  await failsWith('usage', /MGF\.load: unknown option "precison"; the nearest known one is "precision"/, () =>
+    MGF.load(TINY, { precison: 'f16' } as never),
+  );
+  await failsWith('usage', /MGF\.load: source is null, but must be a text or a URL/, () =>
+    MGF.load(null as never),
+  );
+  await failsWith('usage', /loadAudio: path is a Uint8Array, .* decodeAudio\(bytes, name\)/, () =>
+    loadAudio(new Uint8Array(30) as never),
+  );
+  await failsWith(
+    'usage',
+    /loadAudio: unknown option "offset"; the nearest known one is "offsetSeconds"/,
+    () => loadAudio('a.wav', { offset: 1 } as never),
+  );
+});
+
+test('the configuration that a model gives is one that loading takes', async () => {
+  const folder = join(root, 'test', 'fixtures', 'huggingface', 'hubert-large');
+  const first = await MGF.load(join(folder, 'model.safetensors'), { gpu });
+  const again = await MGF.load(file('hubert-large/model.safetensors'), {
+    gpu,
+    config: JSON.parse(JSON.stringify(first.config)) as unknown,
+  });
+  assert.equal(again.config, first.config);
+  assert.equal((await again.embed(signalOf(1))).data, (await first.embed(signalOf(1))).data);
+  first.dispose();
+  again.dispose();
+});
+
+//
+// -----------------------------------------------------------------------------------------------------------
+// comparing
+
+test("centred cosines tell the readers of the page's clips apart, where raw ones are all large", async () => {
+  const folder = join(root, 'web', 'clips');
+  const names = readdirSync(folder).filter((name) => name.endsWith('.opus'));
+  const clips = await mgf.embed(await Promise.all(names.map((name) => loadAudio(join(folder, name)))), {
+    pool: 'mean',
+  });
+  const reference = center(clips);
+  const reader = (i: number): string => names[i]!.split('-')[0]!;
+  const pairs = clips.flatMap((a, i) =>
+    clips.slice(i + 1).map((b, j) => ({
+      same: reader(i) === reader(i + 1 + j),
+      raw: compare(a, b, { center: null }),
+      centred: compare(a, b, { center: reference }),
+    })),
+  );
+  const of = (same: boolean, kind: 'raw' | 'centred'): number[] =>
+    pairs.filter((pair) => pair.same === same).map((pair) => pair[kind]);
+  assert.is(of(true, 'raw').length, 4);
+  assert.ok(Math.min(...pairs.map((pair) => pair.raw)) > 0.6, 'raw cosines of different readers are large');
+  const median = of(false, 'centred').sort((a, b) => a - b)[12]!;
+  assert.ok(median < 0, `different readers: ${median}`);
+  assert.ok(Math.min(...of(true, 'centred')) > 0.8, `one reader: ${of(true, 'centred').join(', ')}`);
+});
+
+test('comparing: the cosine after the mean is taken off, of vectors, pooled embeddings and frames', () => {
+  const { mean, apply } = center([
+    [1, 0],
+    [3, 4],
+  ]);
+  assert.equal([...mean], [2, 2]);
+  assert.equal([...apply([5, 1])], [3, -1]);
+  assert.is(compare([3, 2], [2, 5], { center: { mean } }), 0);
+  assert.is(compare([3, 2], [1, 2], { center: { mean } }), -1);
+  assert.ok(Math.abs(compare([3, 4], [4, 3], { center: null }) - 24 / 25) < 1e-6);
+  assert.is(
+    compare({ data: Float32Array.of(0, 0, 2, 4), width: 2 }, [2, 4], { center: null }),
+    1,
+    'the mean over frames',
+  );
+});
+
+test('comparing what cannot be compared is told in words', async () => {
+  await failsWith('usage', /compare: options is undefined/, async () =>
+    compare([1], [1], undefined as never),
+  );
+  await failsWith('usage', /compare: unknown option "centre"; the nearest known one is "center"/, async () =>
+    compare([1], [1], { centre: null } as never),
+  );
+  await failsWith('usage', /compare: a is "x", but must be an embedding or a vector/, async () =>
+    compare('x' as never, [1], { center: null }),
+  );
+  await failsWith('shape', /a has 2 numbers, and b has 1/, async () =>
+    compare([1, 2], [1], { center: null }),
+  );
+  await failsWith('shape', /compare: a has 2 numbers, but the centre has 1/, async () =>
+    compare([1, 2], [1, 2], { center: { mean: Float32Array.of(1) } }),
+  );
+  await failsWith('data', /b has no direction: it is the centre itself/, async () =>
+    compare([2], [1], { center: { mean: Float32Array.of(1) } }),
+  );
+  await failsWith('data', /vector 1 holds numbers that are not finite/, async () => center([[1], [NaN]]));
+  await failsWith('usage', /a reference set of 1/, async () => center([[1]]));
+  await failsWith('shape', /vector 1 has 2 numbers, and vector 0 has 1/, async () => center([[1], [1, 2]]));
+});
+
 test('work that was aborted is rejected with the reason', async () => {
   const controller = new AbortController();
   const reason = new Error('enough');
@@ -341,8 +594,11 @@ test('a stream that is left early, aborted, or too short ends cleanly', async ()
   await failsWith('audio', /the signal has 200 samples at 16 kHz/, () =>
     gathered(mgf.stream([new Float32Array(200)])),
   );
-  await failsWith('usage', /Float32Array chunks/, () =>
-    gathered(mgf.stream([[0, 1]] as unknown as Float32Array[])),
+  await failsWith('usage', /MGF\.stream: a chunk is 0, but must be an array/, () =>
+    gathered(mgf.stream([0, 1] as unknown as Float32Array[])),
+  );
+  await failsWith('usage', /MGF\.stream: chunks is a Float32Array, but must be an iterable/, () =>
+    gathered(mgf.stream(signalOf(1) as never)),
   );
 });
 

@@ -124,6 +124,24 @@ test('a missing, wrongly sized or wrongly typed input and a missing scalar are r
   await failsWith('shape', /affine: input "x" has 4 elements, the graph wants 5 \[5\]/, () =>
     program.step({ x: new Float32Array(4), y: ones, count: counts }, { k: 1 }),
   );
+  await failsWith('usage', /affine: unknown input "X"; the nearest known one is "x"/, () =>
+    program.step({ X: ones } as never, { k: 1 }),
+  );
+  await failsWith('usage', /affine: input "x" is "1", but must be an array of numbers/, () =>
+    program.step({ x: '1' } as never, { k: 1 }),
+  );
+  await failsWith('usage', /affine: step: inputs is null, but must be an object/, () =>
+    program.step(null as never, { k: 1 }),
+  );
+  await failsWith('usage', /the per-step scalar "k" is "3", but must be a number/, () =>
+    program.step({ x: ones, y: ones, count: counts }, { k: '3' } as never),
+  );
+  await failsWith('shape', /"k" was not given \(it wants k; "K" is none of them\)/, () =>
+    program.step({ x: ones, y: ones, count: counts }, { K: 3 } as never),
+  );
+  await failsWith('shape', /input "count" must be i32: give Int32Array, not a Uint32Array/, () =>
+    program.step({ x: ones, y: ones, count: new Uint32Array(2) }, { k: 1 }),
+  );
   await failsWith('shape', /affine: input "count" must be i32/, () =>
     program.step({ x: ones, y: ones, count: new Float32Array(2) }, { k: 1 }),
   );
@@ -168,6 +186,19 @@ test('steps issued without waiting run in the order of the calls, however many, 
   program.destroy();
 });
 
+test('outputs and reads come in the array of their dtype', async () => {
+  const g = new Graph();
+  const f = g.input('f', [2]);
+  const i = g.input('i', [2], 'i32');
+  const u = g.input('u', [2], 'u32');
+  const program = await compile(gpu, g, { outputs: { f, i, u }, keep: { f, i, u } });
+  const data = { f: Float32Array.of(-1, 0.5), i: Int32Array.of(-1, 7), u: Uint32Array.of(0xffffffff, 7) };
+  assert.equal(await program.step(data), data);
+  for (const name of ['f', 'i', 'u'] as const) assert.equal(await program.read(name), data[name]);
+  assert.equal(program.inputs, ['f', 'i', 'u']);
+  program.destroy();
+});
+
 test('two programs on one buffer see each other in the order of the calls', async () => {
   const shared = filled(gpu, new Float32Array(4));
   const make = async (label: string): Promise<Program> => {
@@ -181,7 +212,7 @@ test('two programs on one buffer see each other in the order of the calls', asyn
   };
   const a = await make('a');
   const b = await make('b');
-  const seen: Promise<Record<string, Floats>>[] = [];
+  const seen: ReturnType<Program['step']>[] = [];
   for (let i = 0; i < 5; i++) seen.push(a.step({}, { lr: 1 }), a.step({}, { lr: 1 }), b.step({}, { lr: 10 }));
   assert.equal(
     (await Promise.all(seen)).map((r) => -r['state']![0]!),

@@ -80,7 +80,7 @@ async function runLinear(gpu: Gpu): Promise<{ y: Float32Array; variants: string[
   const { y } = await program.step();
   const variants = program.dispatches.map((d) => d.kernel);
   program.destroy();
-  return { y: y!, variants };
+  return { y: y as Float32Array, variants };
 }
 
 const SIGN: Mutation = ['gemm_subgroup', /fma\(q0, b0, c1\)/, 'fma(-q0, b0, c1)'];

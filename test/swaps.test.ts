@@ -197,7 +197,9 @@ async function build(scale: Swapped, preset: string, ragged: boolean): Promise<B
     keep: { source, target: built.logMelTarget },
   });
   program.poison();
-  const { loss } = await program.step(inputs as never);
+  // One batch serves graphs of several losses: a program takes the inputs that it knows.
+  const given = Object.fromEntries(program.inputs.map((name) => [name, inputs[name as keyof typeof inputs]]));
+  const { loss } = await program.step(given as never);
   const read = async (name: string) => Float64Array.from(await program.read(name));
   const result = {
     config: mgf,

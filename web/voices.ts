@@ -1,6 +1,6 @@
 /** Section: sounds and their seconds as points of a plane, and which sounds are nearest to the chosen one. */
 import * as Plot from '@observablehq/plot';
-import { meanOverFrames } from '../src/app/mgf.ts';
+import { meanOverFrames } from '../src/app/compare.ts';
 import { centre, cosineMatrix } from '../src/tasks/features/similarity.ts';
 import { plot } from './charts.ts';
 import type { Clip, Clips } from './clips.ts';

@@ -1,14 +1,20 @@
+import { checkArguments, checkOptions, GPU, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { batchesBySeconds, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
+import type { Samples } from '../audio/samples.ts';
 import type { StreamResampler } from '../audio/resample.ts';
 import { openGpu, type AdapterPreference, type Gpu, type Precision } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
 import { Encoder, featureLayer } from '../mgf/encoder.ts';
 import { fromHuggingFace } from '../mgf/huggingface.ts';
 import { fetchBytes, readNetwork, type LoadProgress, type ReadBytes } from './read.ts';
+import { meanOverFrames } from './compare.ts';
+import { checkedClips, isOneClip, StreamCheck, type SignalOptions } from './signal.ts';
 import { SignalWindows, windowSizes, windowsOf, type SignalWindow, type WindowOptions } from './windows.ts';
 
 export type { LoadProgress, ReadBytes } from './read.ts';
+export type { AudioWarning, OnBad, Samples } from '../audio/samples.ts';
+export type { SignalOptions } from './signal.ts';
 export type { WindowOptions } from './windows.ts';
 
 /**
@@ -41,7 +47,7 @@ export interface LoadOptions {
 }
 
 /** Which features of which signal. */
-export interface FeatureOptions {
+export interface FeatureOptions extends SignalOptions {
   /** Samples per second of the signal. Default 16000; others are converted (band-limited). */
   readonly sampleRate?: number | undefined;
   /**
@@ -58,6 +64,26 @@ export interface EmbedOptions extends FeatureOptions, WindowOptions {
   /** none (default): a vector per frame; mean: their mean, one vector. */
   readonly pool?: 'none' | 'mean' | undefined;
 }
+
+const LOAD_OPTIONS: Rules<LoadOptions> = {
+  device: 'an object?',
+  gpu: 'a Gpu from openGpu()?',
+  adapter: 'a text?',
+  config: 'anything',
+  precision: '"f32"|"f16"?',
+  onProgress: 'a function?',
+  signal: 'an AbortSignal?',
+};
+const STREAM_OPTIONS: Rules<FeatureOptions & WindowOptions> = {
+  sampleRate: 'a number?',
+  layer: 'a number?',
+  signal: 'an AbortSignal?',
+  window: 'a number?',
+  context: 'a number?',
+  onBad: '"refuse"|"zero"?',
+  onWarning: 'a function?',
+};
+const EMBED_OPTIONS: Rules<EmbedOptions> = { ...STREAM_OPTIONS, pool: '"none"|"mean"?' };
 
 /** Features of one clip. */
 export interface Embedding {
@@ -94,6 +120,7 @@ export class MGF {
   #disposed = false;
 
   protected constructor(encoder: Encoder, gpu: Gpu, ownsGpu: boolean) {
+    checkArguments('MGF (made by MGF.load)', { encoder: [encoder, 'an object'], gpu: [gpu, GPU] });
     this.#encoder = encoder;
     this.#gpu = gpu;
     this.#ownsGpu = ownsGpu;
@@ -104,14 +131,19 @@ export class MGF {
    * Loads a checkpoint: this engine's, a task model's, or one of the wav2vec 2.0 family (wav2vec2, hubert,
    * data2vec-audio, unispeech, unispeech-sat; with the norms and positions of either variant, with or without
    * a head). `source` is a URL, the bytes of the safetensors file, or a Blob or File of them. Throws MGFError
-   * 'io' where nothing can be read, 'checkpoint' for a damaged or foreign file, 'config' for a network that
-   * is not computed here, 'no-adapter' without WebGPU.
+   * 'usage' for wrong arguments, 'io' where nothing can be read, 'checkpoint' for a damaged or foreign file,
+   * 'config' for a network that is not computed here, 'no-adapter' without WebGPU.
    */
   static async load(
     source: string | URL | Uint8Array | ArrayBuffer | Blob,
     options: LoadOptions = {},
     read: ReadBytes = fetchBytes,
   ): Promise<MGF> {
+    checkArguments('MGF.load', {
+      source: [source, 'a text|a URL|a Uint8Array|an ArrayBuffer|a Blob or File'],
+      read: [read, 'a function'],
+    });
+    checkOptions('MGF.load', options, LOAD_OPTIONS);
     const { signal } = options;
     const remote = typeof source === 'string' || source instanceof URL;
     const origin = remote ? String(source) : 'the checkpoint';
@@ -164,24 +196,27 @@ export class MGF {
   }
 
   /**
-   * Features of one clip or of many of unequal length: mono samples, full scale 1, any length from 25 ms.
-   * Clips longer than the window are heard in overlapping windows, as `stream` hears them. Throws MGFError
-   * 'audio' for a clip that is too short, 'usage' for a layer that does not exist or after `dispose`.
+   * Features of one clip or of many of unequal length: mono samples of any length from 25 ms. Float arrays
+   * and lists of numbers are taken by value (full scale
+   * 1), integer arrays by the full scale of their type (an Int16Array divided by 32768). Clips longer than
+   * the window are heard in overlapping windows, as
+   * `stream` hears them. Throws MGFError 'audio' for a clip that is too short or has a sample that is not a
+   * finite number (unless `onBad` is `zero`), 'usage'
+   * for what holds no samples, an unknown option, a layer that does not exist, or after `dispose`.
    */
-  embed(pcm: Float32Array, options?: EmbedOptions): Promise<Embedding>;
-  embed(pcm: readonly Float32Array[], options?: EmbedOptions): Promise<Embedding[]>;
+  embed(pcm: Samples, options?: EmbedOptions): Promise<Embedding>;
+  embed(pcm: readonly Samples[], options?: EmbedOptions): Promise<Embedding[]>;
   async embed(
-    pcm: Float32Array | readonly Float32Array[],
+    pcm: Samples | readonly Samples[],
     options: EmbedOptions = {},
   ): Promise<Embedding | Embedding[]> {
+    checkOptions('MGF.embed', options, EMBED_OPTIONS);
     const { sampleRate = SAMPLE_RATE, pool = 'none', signal } = options;
     const sizes = windowSizes(options);
     const layer = this.#layer(options.layer);
     const { width } = this;
-    if (pool !== 'none' && pool !== 'mean')
-      throw new MGFError('usage', `pool is ${JSON.stringify(pool)}, but must be "none" or "mean"`);
     signal?.throwIfAborted();
-    const given = pcm instanceof Float32Array ? [pcm] : pcm;
+    const given = checkedClips('MGF.embed', pcm, options);
     const clips: Float32Array[] = [];
     for (const clip of given)
       clips.push(
@@ -217,19 +252,23 @@ export class MGF {
       const frames = data.length / width;
       return { data: pool === 'mean' ? meanOverFrames(data, width) : data, frames, width, layer };
     });
-    return pcm instanceof Float32Array ? embeddings[0]! : embeddings;
+    return isOneClip(pcm) ? embeddings[0]! : embeddings;
   }
 
   /**
-   * Features of a signal while it comes in, in bounded memory however long it is: mono chunks of any sizes.
-   * Frames come in order and without gaps, those of one window at a time: a frame comes when its window is
-   * complete, that is between `context` and `window - context` seconds after its sound, or at the end. The
-   * frames are those that `embed` gives for the whole signal. Throws as `embed`.
+   * Features of a signal while it comes in, in bounded memory however long it is: mono chunks of any sizes,
+   * in arrays as `embed` takes them. Frames come in order and without gaps, those of one window at a time: a
+   * frame comes when its window is complete, that is between `context` and `window - context` seconds after
+   * its sound, or at the end. The frames are those that `embed` gives for the whole signal. Throws as
+   * `embed`.
    */
   async *stream(
-    chunks: AsyncIterable<Float32Array> | Iterable<Float32Array>,
+    chunks: AsyncIterable<Samples> | Iterable<Samples>,
     options: FeatureOptions & WindowOptions = {},
   ): AsyncGenerator<StreamedFrames, void, undefined> {
+    checkArguments('MGF.stream', { chunks: [chunks, 'an iterable of chunks of samples'] });
+    checkOptions('MGF.stream', options, STREAM_OPTIONS);
+    const check = new StreamCheck('MGF.stream', options);
     const { sampleRate = SAMPLE_RATE, signal } = options;
     const windows = new SignalWindows(windowSizes(options));
     const layer = this.#layer(options.layer);
@@ -245,10 +284,11 @@ export class MGF {
     };
     try {
       for await (const chunk of chunks)
-        for (const part of pieces(chunk, resampler))
+        for (const part of pieces(check.push(chunk), resampler))
           for (const window of windows.push(part)) yield await answer(window);
       if (resampler) for (const window of windows.push(resampler.end())) yield await answer(window);
       for (const window of windows.end()) yield await answer(window);
+      check.end();
     } finally {
       resampler?.free();
     }
@@ -282,8 +322,6 @@ export class MGF {
 
 /** A chunk at 16 kHz, in parts that keep memory small however large the chunk. */
 function* pieces(chunk: Float32Array, resampler: StreamResampler | null): Generator<Float32Array> {
-  if (!(chunk instanceof Float32Array))
-    throw new MGFError('usage', 'a stream of audio must bring Float32Array chunks of mono samples');
   const size = 10 * SAMPLE_RATE;
   for (let i = 0; i < chunk.length; i += size) {
     const part = chunk.subarray(i, i + size);
@@ -302,15 +340,6 @@ function joined(parts: readonly Float32Array[]): Float32Array {
     at += part.length;
   }
   return out;
-}
-
-/** Mean of the rows of x [frames, width]. */
-export function meanOverFrames(x: Float32Array, width: number): Float32Array {
-  const sum = new Float64Array(width);
-  x.forEach((value, i) => {
-    sum[i % width]! += value;
-  });
-  return Float32Array.from(sum, (s) => (s * width) / x.length);
 }
 
 /** The address of `config.json` in the folder of a checkpoint. */

@@ -7,11 +7,13 @@ import { FLACDecoder } from '@wasm-audio-decoders/flac';
 import { OggVorbisDecoder } from '@wasm-audio-decoders/ogg-vorbis';
 import { MPEGDecoder } from 'mpg123-decoder';
 import { OggOpusDecoder } from 'ogg-opus-decoder';
+import { checkArguments, checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { mp3End, oggEnd, oggPacketStart, opusSamples, startsWith } from './containers.ts';
 import { splitFlac } from './flac.ts';
 import { resampleTo16k } from './resample.ts';
 import { SAMPLE_RATE } from './sampling.ts';
+import { badSamples, describeBad, withoutBad, type AudioWarning, type OnBad } from './samples.ts';
 import { audioError, decodeWav, truncatedError } from './wav.ts';
 import type { DecodedAudio } from './wav.ts';
 
@@ -158,6 +160,7 @@ export async function decodeAudio(
   nameForErrors: string,
   pool?: DecoderPool,
 ): Promise<DecodedAudio> {
+  checkArguments('decodeAudio', { bytes: [bytes, 'a Uint8Array'], nameForErrors: [nameForErrors, 'a text'] });
   const format = sniff(bytes, nameForErrors);
   const audio =
     format === 'wav'
@@ -218,18 +221,40 @@ async function decodeCompressed(
 export interface Segment {
   offsetSeconds?: number | undefined;
   durationSeconds?: number | undefined;
+  /**
+   * Samples that are NaN or infinite, as float WAV files can have: `refuse` (default) throws; `zero` replaces
+   * them by 0 and warns.
+   */
+  onBad?: OnBad | undefined;
+  /** Told of samples that were replaced. Default: `console.warn` of the message. */
+  onWarning?: ((warning: AudioWarning) => void) | undefined;
 }
+
+/** Options of `toMono16k` and `loadAudio`. */
+export const SEGMENT_OPTIONS: Rules<Segment> = {
+  offsetSeconds: 'a number?',
+  durationSeconds: 'a number?',
+  onBad: '"refuse"|"zero"?',
+  onWarning: 'a function?',
+};
 
 /**
  * The mean of the channels at 16 kHz, of the whole recording or a segment. A segment that ends after the
  * recording is cut at its end.
- * @throws MGFError 'audio' if the segment starts after the end, or a sample is not finite.
+ * @throws MGFError 'audio' if the segment starts after the end, or a sample is not finite and `onBad` is not
+ * `zero`.
  */
 export async function toMono16k(
   audio: DecodedAudio,
   nameForErrors: string,
   segment: Segment = {},
 ): Promise<Float32Array> {
+  checkArguments('toMono16k', { audio: [audio, 'an object'], nameForErrors: [nameForErrors, 'a text'] });
+  checkArguments('toMono16k', {
+    'audio.channels': [audio.channels, 'a list'],
+    'audio.sampleRate': [audio.sampleRate, 'a number'],
+  });
+  checkOptions('toMono16k', segment, SEGMENT_OPTIONS);
   const { sampleRate, channels } = audio;
   const total = channels[0]!.length;
   const { offsetSeconds = 0, durationSeconds = Infinity } = segment;
@@ -253,7 +278,25 @@ export async function toMono16k(
   for (const channel of channels) {
     for (let i = start; i < end; i++) mono[i - start]! += channel[i]! / channels.length;
   }
-  if (!mono.every(Number.isFinite))
-    throw audioError(nameForErrors, 'it contains samples that are not finite numbers');
-  return sampleRate === SAMPLE_RATE ? mono : resampleTo16k(mono, sampleRate);
+  const sound = finiteSamples(mono, nameForErrors, start, segment);
+  return sampleRate === SAMPLE_RATE ? sound : resampleTo16k(sound, sampleRate);
+}
+
+/**
+ * The samples as they are, or with 0 for those that are not finite where that is wanted; `start` is the index
+ * of the first in the file.
+ */
+function finiteSamples(
+  mono: Float32Array,
+  name: string,
+  start: number,
+  { onBad, onWarning }: Segment,
+): Float32Array {
+  const bad = badSamples(mono);
+  if (!bad) return mono;
+  if (onBad !== 'zero') throw audioError(name, `it contains ${describeBad(bad, start)}`);
+  const message = `"${name}" contains ${describeBad(bad, start)}: replaced by 0.`;
+  if (onWarning) onWarning({ kind: 'not-finite', clips: [0], message });
+  else console.warn(message);
+  return withoutBad(mono);
 }

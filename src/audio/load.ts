@@ -1,7 +1,8 @@
 /** Audio files from disk (Node, Deno, Bun). */
 import { readFile } from 'node:fs/promises';
+import { checkArguments, checkOptions, describe } from '../check.ts';
 import { MGFError } from '../errors.ts';
-import { decodeAudio, toMono16k } from './decode.ts';
+import { decodeAudio, SEGMENT_OPTIONS, toMono16k } from './decode.ts';
 import { audioError } from './wav.ts';
 import type { DecodedAudio, DecoderPool, Segment } from './decode.ts';
 
@@ -32,5 +33,14 @@ export async function loadAudio(
   segment: Segment = {},
   pool?: DecoderPool,
 ): Promise<Float32Array> {
+  if (ArrayBuffer.isView(path) || Object.prototype.toString.call(path) === '[object ArrayBuffer]') {
+    throw new MGFError(
+      'usage',
+      `loadAudio: path is ${describe(path)}, but must be the path of a file; for ` +
+        'bytes use decodeAudio(bytes, name) and toMono16k.',
+    );
+  }
+  checkArguments('loadAudio', { path: [path, 'a text'] });
+  checkOptions('loadAudio', segment, SEGMENT_OPTIONS);
   return toMono16k(await decodeFile(path, pool), path, segment);
 }

@@ -3,8 +3,9 @@
  * it for them (Node, Deno, Bun).
  */
 import { Worker } from 'node:worker_threads';
+import { checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
-import { BatchSource } from './source.ts';
+import { BatchSource, BATCH_OPTIONS } from './source.ts';
 import type { ScanReport } from './clips.ts';
 import type { Batch, BatchOptions, BatchShape, BatchStats, SamplerState } from './source.ts';
 import type { WorkerReply, WorkerRequest } from './worker.ts';
@@ -20,6 +21,14 @@ export interface LoaderOptions extends BatchOptions {
   /** Progress of the first pass over the clips. */
   onScan?: ((done: number, total: number) => void) | undefined;
 }
+
+const OPTIONS: Rules<LoaderOptions> = {
+  ...BATCH_OPTIONS,
+  startStep: 'a number?',
+  prefetch: 'a number?',
+  workerUrl: 'a URL?',
+  onScan: 'a function?',
+};
 
 /** What a `Loader` has done so far. */
 export interface LoaderStats extends BatchStats {
@@ -51,6 +60,7 @@ export interface Loader {
  * @throws MGFError 'config' for impossible sizes, 'data' if too few clips are usable.
  */
 export async function createLoader(options: LoaderOptions): Promise<Loader> {
+  checkOptions('createLoader', options, OPTIONS);
   const {
     startStep = 0,
     prefetch = 4,

@@ -7,6 +7,7 @@ import { statSync } from 'node:fs';
 import { dirname, extname, isAbsolute, join, relative, resolve } from 'node:path';
 import { parse } from 'csv-parse/sync';
 import { glob } from 'tinyglobby';
+import { checkArguments } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { AUDIO_EXTENSIONS } from './decode.ts';
 import { SAMPLE_RATE } from './sampling.ts';
@@ -75,6 +76,7 @@ const isAudio = (path: string) =>
  * of the files exists.
  */
 export async function readManifest(spec: string): Promise<Manifest> {
+  checkArguments('readManifest', { spec: [spec, 'a text'] });
   const path = resolve(spec);
   const what = kind(path);
   if (what === 'folder') return readFolder(spec, path);

@@ -3,6 +3,7 @@
  * of the band).
  */
 import * as library from '@alexanderolsen/libsamplerate-js';
+import { checkArguments, FLOATS } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { SAMPLE_RATE } from './sampling.ts';
 
@@ -87,6 +88,7 @@ function converted(
  * kHz.
  */
 export async function resampleTo16k(samples: Float32Array, rate: number): Promise<Float32Array> {
+  checkArguments('resampleTo16k', { samples: [samples, FLOATS], rate: [rate, 'a number'] });
   if (rate === SAMPLE_RATE) return samples;
   checkRate(rate);
   const src = await (converter ??= make(rate));

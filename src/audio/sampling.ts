@@ -2,6 +2,7 @@
  * What a training step draws from its clips: crops, span masks, negatives. Pure functions of their arguments;
  * safe in a browser.
  */
+import { checkArguments, checkFields, FLOATS, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { permutation } from '../random/stream.ts';
 import type { RandomStream } from '../random/stream.ts';
@@ -46,6 +47,8 @@ export interface MaskConfig {
   minMasks: number;
 }
 
+const MASK: Rules<MaskConfig> = { probability: 'a number', length: 'a number', minMasks: 'a number' };
+
 export const DEFAULT_MASK: MaskConfig = { probability: 0.65, length: 10, minMasks: 2 };
 
 /**
@@ -58,6 +61,14 @@ export function spanMask(
   config: MaskConfig,
   random: RandomStream,
 ): Uint8Array {
+  checkArguments('spanMask', {
+    T: [T, 'a number'],
+    realFrames: [realFrames, 'a number'],
+    config: [config, 'an object'],
+    random: [random, 'an object'],
+  });
+  checkFields('spanMask', 'config.', config, MASK);
+  checkFields('spanMask', 'random.', random, { uniform: 'a function', below: 'a function' });
   const mask = new Uint8Array(T);
   const n = realFrames;
   const spans = Math.max(
@@ -73,6 +84,8 @@ export function spanMask(
 
 /** Masked frames that R rows of T frames can have at most: the fixed size of a batch's anchor list. */
 export function anchorCapacity(R: number, T: number, config: MaskConfig = DEFAULT_MASK): number {
+  checkArguments('anchorCapacity', { R: [R, 'a number'], T: [T, 'a number'] });
+  checkFields('anchorCapacity', 'config.', config, MASK);
   if (T < 2) return 0;
   const length = Math.min(config.length, Math.max(1, Math.floor(T / 4)));
   // The largest draw is 1 - 2^-24; the same expression as in spanMask, so that rounding cannot exceed it.
@@ -142,6 +155,13 @@ export function fixedNegatives(
   capacity: number,
   random: RandomStream,
 ): FixedNegatives {
+  checkArguments('fixedNegatives', {
+    rows: [rows, 'a list'],
+    K: [K, 'a number'],
+    capacity: [capacity, 'a number'],
+  });
+  rows.forEach((row, i) => checkArguments('fixedNegatives', { [`row ${i}`]: [row, 'an array of numbers'] }));
+  checkFields('fixedNegatives', 'random.', random, { below: 'a function' });
   const drawn = negativeIndices(rows, K, random);
   const count = drawn.anchor.length;
   if (count > capacity)
@@ -168,6 +188,7 @@ function moments(x: Float32Array): { mean: number; variance: number } {
 
 /** Whether the standard deviation of raw (not normalised) samples is under 1e-4. An empty clip is silent. */
 export function isSilent(x: Float32Array): boolean {
+  checkArguments('isSilent', { x: [x, 'an array of numbers'] });
   return x.length === 0 || Math.sqrt(moments(x).variance) < SILENCE_STD;
 }
 
@@ -175,7 +196,8 @@ export function isSilent(x: Float32Array): boolean {
  * (x - mean) / sqrt(variance + 1e-7), moments in two passes in double precision. Writes to `out`, by default
  * a new array.
  */
-export function normaliseCrop(x: Float32Array, out = new Float32Array(x.length)): Float32Array {
+export function normaliseCrop(x: Float32Array, out = new Float32Array(x?.length ?? 0)): Float32Array {
+  checkArguments('normaliseCrop', { x: [x, 'an array of numbers'], out: [out, FLOATS] });
   const { mean, variance } = moments(x);
   const scale = 1 / Math.sqrt(variance + 1e-7);
   for (let i = 0; i < x.length; i++) out[i] = (x[i]! - mean) * scale;
@@ -193,6 +215,8 @@ export function cropStarts(
   random: RandomStream,
   retry = false,
 ): [number, number] {
+  checkArguments('cropStarts', { samples: [samples, 'a number'], crop: [crop, 'a number'] });
+  checkFields('cropStarts', 'random.', random, { below: 'a function' });
   const slack = samples - 2 * crop;
   if (slack >= 0) {
     const a = random.below(slack + 1);

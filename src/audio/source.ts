@@ -4,6 +4,7 @@
  * thread calls it; `createLoader` puts it in a worker.
  */
 import { Purpose } from '../random/purposes.ts';
+import { checkArguments, checkFields, checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { ClipStore, describeSkipped } from './clips.ts';
 import { permutation, stream } from '../random/stream.ts';
@@ -115,6 +116,18 @@ function digest(items: readonly Utterance[]): string {
  * Batches from recordings, each a function of the recordings, the seed and the step alone. It decodes in the
  * thread that calls it; `createLoader` does so in another.
  */
+/** Options of `BatchSource.open` by kind. */
+export const BATCH_OPTIONS: Rules<BatchOptions> = {
+  items: 'a list',
+  seed: 'a number',
+  utterancesPerBatch: 'a number',
+  cropSeconds: 'a number',
+  negatives: 'a number',
+  mask: 'an object?',
+  epochShuffle: 'true or false?',
+  cacheBytes: 'a number?',
+};
+
 export class BatchSource {
   readonly shape: BatchShape;
   readonly stats: BatchStats = {
@@ -131,6 +144,11 @@ export class BatchSource {
   #order: { epoch: number; clips: Uint32Array } | undefined;
 
   private constructor(options: BatchOptions, shape: BatchShape, store: ClipStore) {
+    checkArguments('BatchSource (made by BatchSource.open)', {
+      shape: [shape, 'an object'],
+      store: [store, 'an object'],
+    });
+    checkOptions('BatchSource (made by BatchSource.open)', options, BATCH_OPTIONS);
     this.#options = options;
     this.#mask = options.mask ?? DEFAULT_MASK;
     this.shape = shape;
@@ -140,6 +158,12 @@ export class BatchSource {
 
   /** The sizes that options lead to. Throws MGFError 'config' for impossible ones. */
   static shapeOf(options: Omit<BatchOptions, 'items'>): BatchShape {
+    checkFields('BatchSource.shapeOf', 'options.', options, {
+      utterancesPerBatch: 'a number',
+      negatives: 'a number',
+      cropSeconds: 'a number',
+      seed: 'a number',
+    });
     const { utterancesPerBatch: B, negatives: K, cropSeconds, seed } = options;
     if (!Number.isInteger(B) || B < 1)
       throw new MGFError('config', `The utterances per batch must be a whole number from 1 up, not ${B}.`);
@@ -162,6 +186,7 @@ export class BatchSource {
     options: BatchOptions,
     onScan?: (done: number, total: number) => void,
   ): Promise<BatchSource> {
+    checkOptions('BatchSource.open', options, BATCH_OPTIONS);
     const shape = BatchSource.shapeOf(options);
     const store = await ClipStore.open(
       { items: options.items, minSamples: shape.L, cacheBytes: options.cacheBytes },

@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { basename, dirname, extname } from 'node:path';
 import { Command, Option } from 'commander';
 import { DecoderPool } from '../audio/decode.ts';
-import { meanOverFrames } from '../app/mgf.ts';
+import { meanOverFrames } from '../app/compare.ts';
 import { loadAudio } from '../audio/load.ts';
 import { readManifest } from '../audio/manifest.ts';
 import { batchesBySeconds, HOP, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
@@ -26,6 +26,7 @@ import {
   withGpu,
 } from './common.ts';
 import { checkpointOption, loadEncoderWeights } from './weights.ts';
+import type { OnBad } from '../audio/samples.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
@@ -37,6 +38,7 @@ interface Options {
   pool: 'none' | 'mean';
   out?: string;
   batchSeconds: number;
+  onBad: OnBad;
   precision?: Precision;
   adapter?: AdapterPreference;
   json?: boolean;
@@ -73,6 +75,15 @@ export function embedCommand(): Command {
       new Option('--batch-seconds <s>', 'audio in a batch: more is faster, and needs more memory')
         .argParser(positive)
         .default(30),
+    )
+    .addOption(
+      new Option(
+        '--on-bad <how>',
+        'samples that are NaN or infinite: refuse leaves the recording out; ' +
+          'zero replaces them by 0 and warns',
+      )
+        .choices(['refuse', 'zero'])
+        .default('refuse'),
     )
     .addOption(precisionOption())
     .addOption(adapterOption())
@@ -117,8 +128,13 @@ export interface EmbedOptions {
   layers: readonly number[];
   pool: 'none' | 'mean';
   batchSeconds: number;
+  /**
+   * Samples that are NaN or infinite: the recording is left out (default), or they are replaced by 0, with a
+   * warning.
+   */
+  onBad?: OnBad;
   onProgress?: (done: number, total: number) => void;
-  /** A recording that was embedded but looks wrong. */
+  /** A recording that was embedded but looks wrong: samples replaced by 0, silence. */
   onWarning?: (text: string) => void;
 }
 
@@ -168,7 +184,12 @@ export async function embedAll(
     try {
       const wave = await loadAudio(
         item.path,
-        { offsetSeconds: item.offset, durationSeconds: item.duration },
+        {
+          offsetSeconds: item.offset,
+          durationSeconds: item.duration,
+          onBad: options.onBad,
+          onWarning: ({ message }) => options.onWarning?.(message),
+        },
         decoders,
       );
       if (wave.length < RECEPTIVE_FIELD)
@@ -176,7 +197,8 @@ export async function embedAll(
           'audio',
           `"${item.path}" has ${wave.length} samples; one frame needs ${RECEPTIVE_FIELD} (25 ms at 16 kHz).`,
         );
-      if (isSilent(wave)) options.onWarning?.(`"${item.path}" is silent; its features mean nothing.`);
+      if (isSilent(wave))
+        options.onWarning?.(`"${item.path}" is silent or constant; its features mean little.`);
       clips.set(index, wave);
       waiting += wave.length / SAMPLE_RATE;
     } catch (error) {
@@ -257,6 +279,7 @@ async function runEmbed(files: string[], options: Options): Promise<void> {
         layers,
         pool: options.pool,
         batchSeconds: options.batchSeconds,
+        onBad: options.onBad,
         onWarning: (text) => say(`Warning: ${text}`),
         onProgress: (done, total) => {
           if (performance.now() - shown < 5000) return;

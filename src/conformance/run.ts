@@ -6,6 +6,8 @@ import { Graph, type Value } from '../graph/graph.ts';
 import { vectorJacobianProduct } from '../ops/grad.ts';
 import { compile } from '../plan/compile.ts';
 import { swapLast } from '../plan/parameters.ts';
+import type { HostArray } from '../plan/program.ts';
+import { checkArguments, GPU } from '../check.ts';
 import {
   checkGradient,
   checkOutput,
@@ -39,6 +41,7 @@ export async function runCase(
   file: string,
   table: Readonly<Record<string, CaseBuilder>> = builders,
 ): Promise<CaseResult> {
+  checkArguments('runCase', { gpu: [gpu, GPU], bytes: [bytes, 'a Uint8Array'], file: [file, 'a text'] });
   let op = '?';
   try {
     const parsed = parseCase(bytes, file);
@@ -127,7 +130,8 @@ async function runOpCase(
     program.poison();
     await program.step();
     const read = async (name: string, value: Value, layout: Layout): Promise<ArrayLike<number>> => {
-      const data = await program.read(name);
+      // The cases have no u32 tensors.
+      const data = (await program.read(name)) as Exclude<HostArray, Uint32Array>;
       return layout === 'swap' ? swapLast(data, value.shape).data : data;
     };
     const checks: Check[] = [];

@@ -1,3 +1,4 @@
+import { checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { profileOf, satisfies, adapterName } from './adapter.ts';
 import type {
@@ -33,6 +34,16 @@ export interface OpenGpuOptions {
    */
   onNote?: (note: string) => void;
 }
+
+const OPTIONS: Rules<OpenGpuOptions> = {
+  device: 'an object?',
+  adapter: 'an object?',
+  gpu: 'an object?',
+  builtIn: 'true or false?',
+  prefer: '"gpu"|"software"|"lavapipe"|"swiftshader"?',
+  timestamps: 'true or false?',
+  onNote: 'a function?',
+};
 
 /** An opened device with what the engine knows about it. */
 export interface Gpu {
@@ -92,6 +103,7 @@ export function addAdapterProvider(provider: AdapterProvider): void {
  * @throws MGFError `no-adapter` saying what was tried and what to install.
  */
 export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
+  checkOptions('openGpu', options, OPTIONS);
   if (options.device) {
     const info = (options.device as { adapterInfo?: AdapterInfo }).adapterInfo ?? {};
     return wrap(options.device, profileOf(info, options.device, "the caller's device"), false, options);

@@ -1,6 +1,9 @@
+import { checkArguments, checkFields, checkOptions, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import type { OpRule } from './op.ts';
 import { elements, formatShape, type DType, type Shape, type Spec } from './shape.ts';
+
+const DTYPES = '"f32"|"i32"|"u32"';
 
 /**
  * Where a value comes from: `input` is uploaded each step, `state` lives on the device across steps
@@ -48,6 +51,11 @@ export class Graph {
 
   /** Uploaded by the caller at every step. */
   input(name: string, shape: Shape, dtype: DType = 'f32'): Value {
+    checkArguments('Graph.input', {
+      name: [name, 'a text'],
+      shape: [shape, 'a list'],
+      dtype: [dtype, DTYPES],
+    });
     if (this.values.some((v) => v.kind === 'input' && v.name === name))
       throw new MGFError('shape', `the graph has an input named "${name}" already`);
     return this.#value({ name, shape, dtype, kind: 'input', node: null, requiresGrad: false });
@@ -55,6 +63,8 @@ export class Graph {
 
   /** Lives on the device across steps. `requiresGrad` makes it a parameter. */
   state(name: string, shape: Shape, options: { dtype?: DType; requiresGrad?: boolean } = {}): Value {
+    checkArguments('Graph.state', { name: [name, 'a text'], shape: [shape, 'a list'] });
+    checkOptions('Graph.state', options, { dtype: `${DTYPES}?`, requiresGrad: 'true or false?' });
     return this.#value({
       name,
       shape,
@@ -67,6 +77,11 @@ export class Graph {
 
   /** A table computed on the host, such as a filterbank. Has no gradient. */
   constant(name: string, shape: Shape, data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>): Value {
+    checkArguments('Graph.constant', {
+      name: [name, 'a text'],
+      shape: [shape, 'a list'],
+      data: [data, 'a Float32Array|an Int32Array'],
+    });
     if (data.length !== elements(shape))
       throw new MGFError(
         'shape',
@@ -95,6 +110,8 @@ export class Graph {
 
   /** Appends a forward node and returns its outputs. */
   apply<A>(op: OpRule<A>, inputs: readonly (Value | null)[], attrs: A): Value[] {
+    checkFields('Graph.apply', 'op.', op, { name: 'a text', shape: 'a function' });
+    checkArguments('Graph.apply', { inputs: [inputs, 'a list'] });
     for (const v of inputs)
       if (v && v.graph !== this)
         throw new MGFError('shape', `${op.name}: input "${v.name}" belongs to another graph`);
@@ -151,4 +168,21 @@ export class Graph {
     this.values.push(value);
     return value;
   }
+}
+
+/**
+ * Records an op on the graph of its first input and returns the outputs. The first `required` inputs must be
+ * given, the others may be null.
+ * Throws MGFError 'usage' for an input that is no Value, and what `Graph.apply` throws.
+ */
+export function apply<A>(
+  op: OpRule<A>,
+  inputs: readonly (Value | null)[],
+  attrs: A,
+  required = inputs.length,
+): Value[] {
+  inputs.forEach((x, i) => {
+    if (i < required || x !== null) checkArguments(op.name, { [`input ${i}`]: [x, VALUE] });
+  });
+  return inputs[0]!.graph.apply(op, inputs, attrs);
 }

@@ -1,5 +1,7 @@
 /** Shapes and element types: what a tensor is before it has a place. */
 
+import { checkArguments } from '../check.ts';
+
 /** What an element of a tensor is; all take four bytes. */
 export type DType = 'f32' | 'i32' | 'u32';
 
@@ -13,7 +15,10 @@ export interface Spec {
 }
 
 /** How many elements a tensor of this shape has. */
-export const elements = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
+export function elements(shape: Shape): number {
+  checkArguments('elements', { shape: [shape, 'a list'] });
+  return shape.reduce((a, b) => a * b, 1);
+}
 
 /** An f32 tensor of this shape, as shape rules return it. */
 export const f32 = (...shape: number[]): Spec => ({ shape, dtype: 'f32' });
@@ -22,4 +27,7 @@ export const f32 = (...shape: number[]): Spec => ({ shape, dtype: 'f32' });
 export const i32 = (...shape: number[]): Spec => ({ shape, dtype: 'i32' });
 
 /** A shape as messages write it: `[2, 3]`. */
-export const formatShape = (shape: Shape): string => `[${shape.join(', ')}]`;
+export function formatShape(shape: Shape): string {
+  checkArguments('formatShape', { shape: [shape, 'a list'] });
+  return `[${shape.join(', ')}]`;
+}

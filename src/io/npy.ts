@@ -1,3 +1,4 @@
+import { checkArguments, FLOATS } from '../check.ts';
 import { MGFError } from '../errors.ts';
 
 /**
@@ -5,6 +6,7 @@ import { MGFError } from '../errors.ts';
  * Error (`shape`): the data do not fill the shape.
  */
 export function writeNpy(data: Float32Array, shape: readonly number[]): Uint8Array {
+  checkArguments('writeNpy', { data: [data, FLOATS], shape: [shape, 'a list'] });
   const elements = shape.reduce((n, size) => n * size, 1);
   if (elements !== data.length)
     throw new MGFError(

@@ -1,3 +1,4 @@
+import { checkArguments, checkFields, checkOptions } from '../check.ts';
 import { MGFError } from '../errors.ts';
 
 /**
@@ -245,6 +246,8 @@ export function safetensorsHeaderBytes(
  * overlap, leave holes or do not match shape and file.
  */
 export function readSafetensors(bytes: Uint8Array, options: ReadOptions): SafetensorsFile {
+  checkArguments('readSafetensors', { bytes: [bytes, 'a Uint8Array'] });
+  checkOptions('readSafetensors', options, { origin: 'a text', maxHeaderBytes: 'a number?' });
   const { metadata, tensors, dataStart } = readSafetensorsHeader(bytes, bytes.byteLength, options);
   const read = new Map<string, StoredTensor>();
   for (const [name, { dtype, shape, begin, end }] of tensors) {
@@ -300,11 +303,10 @@ function roundToEven(x: number): number {
  * Values of a floating-point tensor as f32 (F32 itself without a copy). Error (`checkpoint`): an integer
  * tensor.
  */
-export function toFloat32(
-  { dtype, data }: StoredTensor,
-  name: string,
-  origin: string,
-): Float32Array<ArrayBuffer> {
+export function toFloat32(tensor: StoredTensor, name: string, origin: string): Float32Array<ArrayBuffer> {
+  checkFields('toFloat32', 'tensor.', tensor, { dtype: 'a text', data: 'an array of numbers' });
+  checkArguments('toFloat32', { name: [name, 'a text'], origin: [origin, 'a text'] });
+  const { dtype, data } = tensor;
   switch (dtype) {
     case 'F32':
       return data as Float32Array<ArrayBuffer>;
@@ -405,6 +407,14 @@ export function writeSafetensors(
   tensors: ReadonlyMap<string, TensorToStore>,
   metadata?: Readonly<Record<string, string>>,
 ): Uint8Array {
+  checkArguments('writeSafetensors', { tensors: [tensors, 'a Map'], metadata: [metadata, 'an object?'] });
+  for (const [name, tensor] of tensors) {
+    checkFields('writeSafetensors', `tensor ${quote(name)}: `, tensor, {
+      shape: 'a list',
+      data: 'an array of numbers',
+      half: 'true or false?',
+    });
+  }
   return concatenate([...safetensorsParts(tensors, metadata)]);
 }
 

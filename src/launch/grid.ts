@@ -1,3 +1,4 @@
+import { checkArguments, checkFields } from '../check.ts';
 import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
 
@@ -8,6 +9,7 @@ type Grid = readonly [number, number, number];
  * x.
  */
 export function spread(count: number): Grid {
+  checkArguments('spread', { count: [count, 'a number'] });
   if (count > 65535 * 65535)
     throw new MGFError('limit', `a launch of ${count} workgroups is more than WebGPU can address`);
   return [Math.min(count, 65535), Math.max(1, Math.ceil(count / 65535)), 1];
@@ -23,6 +25,7 @@ const WG = 64;
  * One invocation per element (or per vec4): constants and grid for kernels that include lib/invocation.wgsl.
  */
 export function overElements(count: number): { constants: { WG: number }; grid: Grid } {
+  checkArguments('overElements', { count: [count, 'a number'] });
   return { constants: { WG }, grid: spread(ceilDiv(count, WG)) };
 }
 
@@ -35,6 +38,8 @@ export function overRows(
   rows: number,
   adapter: AdapterProfile,
 ): { constants: { LANES: number; WG: number }; grid: Grid } {
+  checkArguments('overRows', { rows: [rows, 'a number'] });
+  checkFields('overRows', 'adapter.', adapter, { family: 'a text' });
   if (adapter.family === 'cpu') {
     const width = adapter.subgroupSize;
     return { constants: { LANES: 1, WG: width }, grid: spread(ceilDiv(rows, width)) };

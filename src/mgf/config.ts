@@ -1,5 +1,6 @@
 import * as v from 'valibot';
-import { editDistance } from '../edit-distance.ts';
+import { nearestName } from '../edit-distance.ts';
+import { checkArguments, checkOptions, CONFIG, RUN } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import type { Precision } from '../gpu/device.ts';
 
@@ -317,26 +318,6 @@ export function defaultAttach(layers: number, frontend: MGFConfig['frontend']): 
 
 // ----------------------------------------------------------------------------------------------------- names
 
-/** The known name with the fewest letters to change (case and `-`/`_` aside); of equals, the first. */
-export function nearestName(name: string, known: readonly string[]): string {
-  const plain = (s: string) => s.toLowerCase().replaceAll('-', '_');
-  let best = known[0]!;
-  let distance = Infinity;
-  for (const candidate of known) {
-    // A dotted name may be meant by its last part alone.
-    const last = candidate.slice(candidate.lastIndexOf('.') + 1);
-    const d = Math.min(
-      editDistance(plain(name), plain(candidate)),
-      editDistance(plain(name), plain(last)) + (last === candidate ? 0 : 0.5),
-    );
-    if (d < distance) {
-      best = candidate;
-      distance = d;
-    }
-  }
-  return best;
-}
-
 const isObject = (x: unknown): x is Record<string, unknown> =>
   typeof x === 'object' && x !== null && !Array.isArray(x);
 
@@ -525,8 +506,10 @@ export interface ParseOptions {
  */
 export function parseConfig(
   json: unknown,
-  { origin, defaults = {} }: ParseOptions & { defaults?: DeepPartial<MGFConfig> },
+  options: ParseOptions & { defaults?: DeepPartial<MGFConfig> },
 ): MGFConfig {
+  checkOptions('parseConfig', options, { origin: 'a text', defaults: 'an object?' });
+  const { origin, defaults = {} } = options;
   requireObject(json, origin);
   rejectUnknown(json, MGF_FIELDS, origin);
   const filled = merge(merge(MGF_DEFAULTS, defaults), json);
@@ -548,8 +531,10 @@ export function parseConfig(
  */
 export function parseTrainConfig(
   json: unknown,
-  { origin, defaults = {} }: ParseOptions & { defaults?: DeepPartial<TrainConfig> },
+  options: ParseOptions & { defaults?: DeepPartial<TrainConfig> },
 ): TrainConfig {
+  checkOptions('parseTrainConfig', options, { origin: 'a text', defaults: 'an object?' });
+  const { origin, defaults = {} } = options;
   requireObject(json, origin);
   rejectUnknown(json, TRAIN_FIELDS, origin);
   const config = validate<TrainConfig>(trainSchema, merge(merge(TRAIN_DEFAULTS, defaults), json), origin);
@@ -559,7 +544,14 @@ export function parseTrainConfig(
 }
 
 /** Rules that tie network and training together. */
-export function checkRunConfig({ mgf, train }: RunConfig, origin: string): void {
+export function checkRunConfig(run: RunConfig, origin: string): void {
+  checkArguments('checkRunConfig', {
+    run: [run, RUN],
+    origin: [origin, 'a text'],
+    'run.mgf': [run?.mgf, CONFIG],
+    'run.train': [run?.train, 'an object'],
+  });
+  const { mgf, train } = run;
   if (
     mgf.loss_weights.sentence > 0 &&
     mgf.objectives.sentence === 'nt_xent' &&
@@ -606,8 +598,14 @@ export function overrideRunConfig(
 export function applySettings(
   config: RunConfig,
   settings: readonly string[],
-  { origin }: ParseOptions = { origin: '--set' },
+  options: ParseOptions = { origin: '--set' },
 ): RunConfig {
+  checkArguments('applySettings', { config: [config, RUN], settings: [settings, 'a list'] });
+  settings.forEach((setting, i) =>
+    checkArguments('applySettings', { [`setting ${i}`]: [setting, 'a text'] }),
+  );
+  checkOptions('applySettings', options, { origin: 'a text' });
+  const { origin } = options;
   let fields: Record<string, unknown> = {};
   for (const setting of settings) {
     const at = setting.indexOf('=');

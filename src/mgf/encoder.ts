@@ -1,4 +1,6 @@
+import { refuseBad } from '../audio/samples.ts';
 import { normaliseCrop, RECEPTIVE_FIELD } from '../audio/sampling.ts';
+import { checkArguments, checkOptions, CONFIG, GPU, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { atPrecision } from '../gpu/adapter.ts';
 import type { Gpu, Precision } from '../gpu/device.ts';
@@ -8,7 +10,7 @@ import { logMelPairs } from '../ops/log-mel.ts';
 import { ProgramCache } from '../plan/cache.ts';
 import { compile } from '../plan/compile.ts';
 import { ParameterStore, type HostTensor } from '../plan/parameters.ts';
-import type { Program } from '../plan/program.ts';
+import { inputsOf, type Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
 import type { MGFConfig } from './config.ts';
 import { encoder, framesOf, wantsFlash } from './network.ts';
@@ -26,6 +28,13 @@ const PROGRAMS = 8;
 export interface EncoderOptions {
   /** What matrix products multiply. Default: f32. */
   readonly precision?: Precision | undefined;
+}
+
+const OPTIONS: Rules<EncoderOptions> = { precision: '"f32"|"f16"?' };
+
+function checkClips(where: string, clips: readonly Float32Array[]): void {
+  checkArguments(where, { clips: [clips, 'a list'] });
+  clips.forEach((clip, i) => checkArguments(where, { [`clip ${i}`]: [clip, 'a Float32Array'] }));
 }
 
 /** Embeddings of one clip. */
@@ -52,6 +61,11 @@ export class Encoder {
   readonly #programs = new ProgramCache(PROGRAMS);
 
   private constructor(gpu: Gpu, config: MGFConfig, store: ParameterStore, options: EncoderOptions) {
+    checkArguments('Encoder (made by Encoder.create)', {
+      gpu: [gpu, GPU],
+      config: [config, CONFIG],
+      store: [store, 'an object'],
+    });
     this.#gpu = gpu;
     this.config = config;
     this.#store = store;
@@ -68,6 +82,12 @@ export class Encoder {
     parameters: ReadonlyMap<string, HostTensor>,
     options: EncoderOptions = {},
   ): Promise<Encoder> {
+    checkArguments('Encoder.create', {
+      gpu: [gpu, GPU],
+      config: [config, CONFIG],
+      parameters: [parameters, 'a Map'],
+    });
+    checkOptions('Encoder.create', options, OPTIONS);
     atPrecision(gpu.profile, options.precision);
     const store = new ParameterStore(gpu, mgfParameters(config, []), 'inference');
     // Only pre-training reads the mask vector, and some published checkpoints leave it out.
@@ -77,6 +97,7 @@ export class Encoder {
 
   /** With random weights: the baseline that features are compared with. */
   static async random(gpu: Gpu, config: MGFConfig, seed: number): Promise<Encoder> {
+    checkArguments('Encoder.random', { gpu: [gpu, GPU], config: [config, CONFIG], seed: [seed, 'a number'] });
     const parameters = mgfParameters(config, []);
     const store = new ParameterStore(gpu, parameters, 'inference');
     store.load(initialValues(parameters, seed));
@@ -91,13 +112,16 @@ export class Encoder {
   /**
    * Hidden states of clips of any length (16 kHz mono, at least 400 samples), normalised and padded into one
    * batch: padding changes no real frame. GroupNorm takes its statistics over time, so such networks
-   * (`feat_extract_norm: "group"`) run clip by clip. Throws MGFError 'audio' for a clip that is too short,
-   * 'usage' for a layer that does not exist, 'limit' where a batch is too large for the adapter.
+   * (`feat_extract_norm: "group"`) run clip by clip. Throws MGFError 'audio' for a clip that is too short or
+   * has a sample that is not a finite number, 'usage' for a layer that does not exist, 'limit' where a batch
+   * is too large for the adapter.
    */
   async embed(
     clips: readonly Float32Array[],
     options: { readonly layers: readonly number[] },
   ): Promise<ClipFeatures[]> {
+    checkClips('Encoder.embed', clips);
+    checkOptions('Encoder.embed', options, { layers: 'a list' });
     const { layers } = options;
     const missing = layers.find((l) => !Number.isInteger(l) || l < 0 || l > this.layers);
     if (missing !== undefined)
@@ -130,10 +154,9 @@ export class Encoder {
     );
     // Reads are queued behind the step at once, so that a call made meanwhile for the same program cannot
     // come in between.
-    const done = program.step({
-      wave: padded(clips, L),
-      ...(ragged && { frame_mask: frameMask, mel_frames: melFrames(clips) }),
-    });
+    const done = program.step(
+      inputsOf(program, { wave: padded(clips, L), frame_mask: frameMask, mel_frames: melFrames(clips) }),
+    );
     const [states] = await Promise.all([Promise.all(layers.map((l) => program.read(`layer ${l}`))), done]);
     return frames.map((n, i) => ({
       frames: n,
@@ -146,6 +169,7 @@ export class Encoder {
    * that needs no network.
    */
   async logMel(clips: readonly Float32Array[]): Promise<{ frames: number; features: Float32Array }[]> {
+    checkClips('Encoder.logMel', clips);
     const L = paddedLength(clips);
     const frames = this.#frames(clips);
     const T = framesOf(L, this.config);
@@ -172,6 +196,7 @@ export class Encoder {
   }
 
   #frames(clips: readonly Float32Array[]): number[] {
+    refuseBad(clips, 'its features would be those of silence; repair the signal.');
     return clips.map((clip, i) => {
       const n = framesOf(clip.length, this.config);
       if (n < 1)

@@ -2,6 +2,7 @@
  * Losses that somebody brings, beside MGF's four or in place of one: in the same graph, the same step, the
  * same log.
  */
+import { checkArguments, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { elements, formatShape, type Shape } from '../graph/shape.ts';
 import type { Graph, Value } from '../graph/graph.ts';
@@ -159,6 +160,7 @@ export function buildExtra(
 
 /** The rows of both crops of each recording: x [2 B, P] -> [B, P] twice. */
 export function splitCrops(x: Value): [first: Value, second: Value] {
+  checkArguments('splitCrops', { x: [x, VALUE] });
   const [R, P] = x.shape as [number, number];
   const flat = reshape(x, [1, R * P]);
   const half = (start: number): Value => reshape(narrow(flat, start, (R * P) / 2), [R / 2, P]);

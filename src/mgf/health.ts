@@ -1,3 +1,4 @@
+import { checkArguments, checkOptions, type Rules } from '../check.ts';
 import { SCALES } from './config.ts';
 import { apart } from '../numbers.ts';
 import { rivalName } from './rivals.ts';
@@ -61,6 +62,14 @@ export interface HealthOptions {
   skippedSteps?: number;
 }
 
+const OPTIONS: Rules<HealthOptions> = {
+  config: 'an object',
+  utterancesPerBatch: 'a number',
+  warmupSteps: 'a number',
+  skippedSteps: 'a number?',
+  rivals: 'an object?',
+};
+
 /** A phoneme loss this near to ln(K+1), for this many steps, is a constant: real batches scatter far more. */
 const COLLAPSE = { distance: 1e-3, steps: 500, gradNorm: 1e-3 };
 /** A single batch may be lucky; this many in a row are not. */
@@ -117,6 +126,7 @@ export class HealthMonitor {
   readonly #compared = new Map<Scale, Compared>();
 
   constructor(options: HealthOptions) {
+    checkOptions('HealthMonitor', options, OPTIONS);
     this.#options = options;
     this.skippedSteps = options.skippedSteps ?? 0;
   }
@@ -317,6 +327,11 @@ export class HealthMonitor {
  * value is not finite. Costs rows cols^2 + cols^3: a few thousand rows are enough.
  */
 export function effectiveRank(matrix: Float32Array, rows: number, cols: number): number {
+  checkArguments('effectiveRank', {
+    matrix: [matrix, 'an array of numbers'],
+    rows: [rows, 'a number'],
+    cols: [cols, 'a number'],
+  });
   const n = Math.min(rows, cols);
   const products = gram(matrix, rows, cols);
   let energy = 0;

@@ -1,3 +1,4 @@
+import { checkOptions } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { parseConfig } from './config.ts';
 import type { MGFConfig } from './config.ts';
@@ -43,17 +44,22 @@ const REQUIRED: readonly (readonly [field: string, value: unknown])[] = [
 /**
  * Our configuration of a Hugging Face `config.json` of the wav2vec 2.0 family (wav2vec2, hubert,
  * data2vec-audio, unispeech, unispeech-sat). Masking stays at our defaults: the file's `mask_time_prob` is
- * meant for fine-tuning and under-masks pre-training. Errors (`config`): another model type, or a setting
- * that the encoder here does not compute.
+ * meant for fine-tuning and under-masks pre-training. A configuration of this engine, which has `frontend`
+ * and no `model_type`, is checked and returned. Errors (`config`): another model type, or a setting that the
+ * encoder here does not compute.
  */
 export function fromHuggingFace(
   json: unknown,
-  { origin }: { origin: string } = { origin: 'config.json' },
+  options: { origin: string } = { origin: 'config.json' },
 ): MGFConfig {
+  checkOptions('fromHuggingFace', options, { origin: 'a text' });
+  const { origin } = options;
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw new MGFError('config', `${origin} must hold one JSON object.`);
   const given = json as Record<string, unknown>;
   const type = given['model_type'];
+  // Only our own configurations name a front end; what `mgf.config` or this function gave is taken back.
+  if (type === undefined && 'frontend' in given) return parseConfig(given, { origin });
   if (!FAMILY.includes(type as (typeof FAMILY)[number])) {
     throw new MGFError(
       'config',

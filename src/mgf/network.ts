@@ -1,3 +1,4 @@
+import { checkArguments, checkFields } from '../check.ts';
 import type { AdapterProfile } from '../gpu/device.ts';
 import type { Value } from '../graph/graph.ts';
 import { dense, norm, transformerLayer } from '../nn/layers.ts';
@@ -14,10 +15,10 @@ import { weightNorm } from '../ops/norm/weight-norm.ts';
 import type { MGFConfig } from './config.ts';
 
 /** Frames of `samples` samples: floor((n - k) / s) + 1, layer by layer. 0 where a window does not fit. */
-export function framesOf(
-  samples: number,
-  { conv_kernel, conv_stride }: Pick<MGFConfig, 'conv_kernel' | 'conv_stride'>,
-): number {
+export function framesOf(samples: number, config: Pick<MGFConfig, 'conv_kernel' | 'conv_stride'>): number {
+  checkFields('framesOf', 'config.', config, { conv_kernel: 'a list', conv_stride: 'a list' });
+  const { conv_kernel, conv_stride } = config;
+  checkArguments('framesOf', { samples: [samples, 'a number'] });
   return conv_kernel.reduce((n, k, i) => (n < k ? 0 : Math.floor((n - k) / conv_stride[i]!) + 1), samples);
 }
 

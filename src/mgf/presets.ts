@@ -1,12 +1,7 @@
+import { checkArguments, checkOptions, type Rules } from '../check.ts';
+import { nearestName } from '../edit-distance.ts';
 import { MGFError } from '../errors.ts';
-import {
-  checkRunConfig,
-  merge,
-  nearestName,
-  overrideRunConfig,
-  parseConfig,
-  parseTrainConfig,
-} from './config.ts';
+import { checkRunConfig, merge, overrideRunConfig, parseConfig, parseTrainConfig } from './config.ts';
 import type { DeepPartial, MGFConfig, RunConfig, TrainConfig } from './config.ts';
 
 interface Preset {
@@ -116,6 +111,7 @@ export const PRESET_NAMES: readonly string[] = Object.keys(PRESETS).flatMap((nam
 );
 
 function lookup(name: string): { preset: Preset; mel: boolean } {
+  checkArguments('preset', { name: [name, 'a text'] });
   if (!PRESET_NAMES.includes(name)) {
     const nearest = nearestName(name, PRESET_NAMES);
     throw new MGFError(
@@ -132,6 +128,7 @@ function lookup(name: string): { preset: Preset; mel: boolean } {
  * overrides as in `parseConfig`.
  */
 export function presetConfig(name: string, overrides: DeepPartial<MGFConfig> = {}): MGFConfig {
+  checkArguments('presetConfig', { name: [name, 'a text'], overrides: [overrides, 'an object'] });
   const { preset, mel } = lookup(name);
   // Magnitudes carry no phase, so that the mel front end cannot learn the sample scale.
   const base = mel ? merge(preset.mgf, { frontend: 'mel', loss_weights: { sample: 0 } }) : preset.mgf;
@@ -140,17 +137,52 @@ export function presetConfig(name: string, overrides: DeepPartial<MGFConfig> = {
 
 /** The training settings that go with a preset, with `overrides` on top. Errors as in `presetConfig`. */
 export function presetTrainConfig(name: string, overrides: DeepPartial<TrainConfig> = {}): TrainConfig {
+  checkArguments('presetTrainConfig', { name: [name, 'a text'], overrides: [overrides, 'an object'] });
   return parseTrainConfig(merge(lookup(name).preset.train, overrides), { origin: `preset ${name}` });
 }
 
-/** Both halves of a preset. Errors as in `presetConfig`. */
-export function presetRunConfig(
-  name: string,
-  overrides: { mgf?: DeepPartial<MGFConfig>; train?: DeepPartial<TrainConfig> } = {},
-): RunConfig {
+interface RunOverrides {
+  mgf?: DeepPartial<MGFConfig>;
+  train?: DeepPartial<TrainConfig>;
+}
+const RUN_OVERRIDES: Rules<RunOverrides> = { mgf: 'an object?', train: 'an object?' };
+
+/**
+ * Both halves of a preset. Errors as in `presetConfig`; 'usage' for overrides other than `mgf` and `train`.
+ */
+export function presetRunConfig(name: string, overrides: RunOverrides = {}): RunConfig {
+  checkOptions('presetRunConfig', overrides, RUN_OVERRIDES);
   const config = { mgf: presetConfig(name, overrides.mgf), train: presetTrainConfig(name, overrides.train) };
   checkRunConfig(config, `preset ${name}`);
   return config;
+}
+
+/**
+ * Fields of network and training, mixed, from an object that has them mixed, in its parts `mgf` and `train`
+ * as a RunConfig has, or both.
+ */
+function mixedFields(json: Record<string, unknown>, origin: string): Record<string, unknown> {
+  const fields: Record<string, unknown> = {};
+  const add = (key: string, value: unknown): void => {
+    if (Object.hasOwn(fields, key)) {
+      const twice = `${key} is given twice, by itself and in \`mgf\` or \`train\``;
+      throw new MGFError('config', `${origin}: ${twice}; leave one out.`);
+    }
+    Object.defineProperty(fields, key, { value, enumerable: true });
+  };
+  for (const [key, value] of Object.entries(json)) {
+    const part = key === 'mgf' || key === 'train';
+    if (part && (typeof value !== 'object' || value === null || Array.isArray(value))) {
+      throw new MGFError(
+        'config',
+        `${origin}: ${key} is ${JSON.stringify(value)}, but must be an object ` +
+          'with fields of the configuration.',
+      );
+    }
+    const inside = part ? Object.entries(value as object) : [[key, value] as const];
+    for (const [name, inner] of inside) add(name, inner);
+  }
+  return fields;
 }
 
 /**
@@ -171,24 +203,25 @@ export function parseRunFields(
     throw new MGFError('config', `${origin} must hold one JSON object with fields of the configuration.`);
   }
   const { preset, ...fields } = json as Record<string, unknown>;
-  if (preset === undefined) return { fields };
+  if (preset === undefined) return { fields: mixedFields(fields, origin) };
   if (typeof preset !== 'string')
     throw new MGFError(
       'config',
       `${origin}: preset is ${JSON.stringify(preset)}, but must be the name of a preset.`,
     );
-  return { preset, fields };
+  return { preset, fields: mixedFields(fields, origin) };
 }
 
 /**
- * A configuration file: one JSON object with any fields of network and training, mixed, and optionally
- * `preset`, which they are put on top of. `preset` here is the one to use when the file names none. Errors
- * (`config`): not JSON; otherwise as in `presetConfig` and `parseConfig`.
+ * A configuration file: one JSON object with any fields of network and training, mixed or in parts `mgf` and
+ * `train` (as JSON of a RunConfig has them), and optionally `preset`, which they are put on top of. `preset`
+ * here is the one to use when the file names none. Errors (`config`): not JSON; otherwise as in
+ * `presetConfig` and `parseConfig`.
  */
-export function parseRunConfig(
-  text: string,
-  { origin, preset }: { origin: string; preset: string },
-): RunConfig {
+export function parseRunConfig(text: string, options: { origin: string; preset: string }): RunConfig {
+  checkArguments('parseRunConfig', { text: [text, 'a text'] });
+  checkOptions('parseRunConfig', options, { origin: 'a text', preset: 'a text' });
+  const { origin, preset } = options;
   const { preset: named = preset, fields } = parseRunFields(text, origin);
   return overrideRunConfig(presetRunConfig(named), fields, { origin });
 }

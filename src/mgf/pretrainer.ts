@@ -2,6 +2,8 @@ import { Purpose } from '../random/purposes.ts';
 import { stream } from '../random/stream.ts';
 import { anchorCapacity, negativeIndices } from '../audio/sampling.ts';
 import type { Batch } from '../audio/source.ts';
+import { nearestName } from '../edit-distance.ts';
+import { checkArguments, checkOptions, GPU, RUN } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ancestors } from '../graph/autograd.ts';
@@ -14,9 +16,9 @@ import { adamw, biasCorrections } from '../optim/adamw.ts';
 import { clipCoefficient, gradNorm } from '../optim/clip.ts';
 import { compile } from '../plan/compile.ts';
 import { ParameterStore, type HostTensor, type StoreBuffer } from '../plan/parameters.ts';
-import type { HostArray, Program } from '../plan/program.ts';
+import { inputsOf, type HostArray, type Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
-import { nearestName, type RunConfig, type Scale, type TrainConfig } from './config.ts';
+import type { RunConfig, Scale, TrainConfig } from './config.ts';
 import { chosenLosses, extraParameters, type TrainingLoss } from './extra-losses.ts';
 import { framesOf, wantsFlash } from './network.ts';
 import {
@@ -91,6 +93,11 @@ export class Pretrainer {
     step: Program,
     update: Program | null,
   ) {
+    checkArguments('Pretrainer (made by Pretrainer.create)', {
+      gpu: [gpu, GPU],
+      run: [run, RUN],
+      shape: [shape, 'an object'],
+    });
     this.#gpu = gpu;
     this.#run = run;
     this.#scales = activeScales(run.mgf);
@@ -110,6 +117,8 @@ export class Pretrainer {
    * state of another configuration.
    */
   static async create(gpu: Gpu, run: RunConfig, options: PretrainerOptions = {}): Promise<Pretrainer> {
+    checkArguments('Pretrainer.create', { gpu: [gpu, GPU], run: [run, RUN] });
+    checkOptions('Pretrainer.create', options, { state: 'an object?', init: 'a Map?', losses: 'a list?' });
     const { mgf, train } = run;
     const scales = activeScales(mgf);
     const extra = chosenLosses(mgf, options.losses ?? []);
@@ -222,10 +231,12 @@ export class Pretrainer {
         weights[weightScalar(name)] = at.step < start_step ? 0 : weight * shares[i]!.others;
       }
       const draw = at.step * batches.length + i;
-      return this.#step.step(
-        { ...batchInputs(batch), ...this.#frameNegatives(draw) },
-        { ...weights, ...optimiser, ...this.#random(draw), keep: Number(i > 0) },
-      );
+      return this.#step.step(inputsOf(this.#step, { ...batchInputs(batch), ...this.#frameNegatives(draw) }), {
+        ...weights,
+        ...optimiser,
+        ...this.#random(draw),
+        keep: Number(i > 0),
+      });
     });
     const update = this.#update?.step({}, optimiser);
     const outputs = await Promise.all(results);
@@ -364,10 +375,11 @@ export class Pretrainer {
         ...this.#scales.map((s) => [weightScalar(s), this.#run.mgf.loss_weights[s]]),
         ...this.#extra.map(({ name }) => [weightScalar(name), this.#run.mgf.extra_losses[name]!.weight]),
       ]) as Record<string, number>;
-      await program.step(
-        { ...batchInputs(batch), ...this.#frameNegatives(0) },
-        { ...weights, ...this.#random(0), [LOSS_SCALE]: 1 },
-      );
+      await program.step(inputsOf(program, { ...batchInputs(batch), ...this.#frameNegatives(0) }), {
+        ...weights,
+        ...this.#random(0),
+        [LOSS_SCALE]: 1,
+      });
       return new Map(
         await Promise.all(
           names.map(
@@ -383,7 +395,9 @@ export class Pretrainer {
   async #evaluate(batch: Batch): Promise<Program> {
     this.#evaluation ??= this.#compileEvaluation();
     const program = await this.#evaluation;
-    await program.step({ ...batchInputs(batch), spans: new Float32Array(this.rows * this.framesPerCrop) });
+    await program.step(
+      inputsOf(program, { ...batchInputs(batch), spans: new Float32Array(this.rows * this.framesPerCrop) }),
+    );
     return program;
   }
 

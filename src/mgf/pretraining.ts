@@ -1,3 +1,4 @@
+import { checkArguments, CONFIG } from '../check.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { scalar } from '../launch/dispatch.ts';
 import { Weights } from '../nn/weights.ts';
@@ -63,6 +64,13 @@ export function pretrainingGraph(
   flash = false,
   extra: readonly TrainingLoss[] = [],
 ): PretrainingGraph {
+  checkArguments('pretrainingGraph', {
+    config: [c, CONFIG],
+    shape: [shape, 'an object'],
+    scales: [scales, 'a list'],
+    declare: [declare, 'a function'],
+    training: [training, 'true or false'],
+  });
   const graph = new Graph();
   const w = new Weights(declare(graph));
   const { R, L, N, ragged } = shape;

@@ -1,5 +1,6 @@
 import { Purpose, WEIGHTS_STEP } from '../random/purposes.ts';
 import { stream, type RandomStream } from '../random/stream.ts';
+import { checkArguments, CONFIG } from '../check.ts';
 import { elements, type Shape } from '../graph/shape.ts';
 import type { HostTensor, ParameterSpec } from '../plan/parameters.ts';
 import type { MGFConfig, Scale } from './config.ts';
@@ -44,6 +45,7 @@ const SPEECH_LEVEL = [0.4, 3.25] as const;
  * or wav2vec 2.0's initialisation. `scales`: the losses whose heads exist; none for an encoder alone.
  */
 export function mgfParameters(c: MGFConfig, scales: readonly Scale[]): MGFParameter[] {
+  checkArguments('mgfParameters', { config: [c, CONFIG], scales: [scales, 'a list'] });
   const list: MGFParameter[] = [];
   const plain = (name: string, shape: Shape, init: Init, decay = true): void => {
     list.push({ name, parts: [{ name, shape }], init: [init], decay });
@@ -180,6 +182,7 @@ export function mgfParameters(c: MGFConfig, scales: readonly Scale[]): MGFParame
  * switching a loss off changes no other tensor.
  */
 export function initialValues(parameters: readonly MGFParameter[], seed: number): Map<string, HostTensor> {
+  checkArguments('initialValues', { parameters: [parameters, 'a list'], seed: [seed, 'a number'] });
   const tensors = new Map<string, HostTensor>();
   for (const { parts, init } of parameters) {
     parts.forEach(({ name, shape }, i) =>

@@ -1,5 +1,5 @@
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, type Spec } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp, type Op } from '../launch/op.ts';
 import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import source from '../../kernels/activation.wgsl';
@@ -47,12 +47,12 @@ export const tanhOp = activationOp('tanh');
 export const sigmoidOp = activationOp('sigmoid');
 
 /** x Phi(x), the erf form of GELU; any shape. */
-export const gelu = (x: Value): Value => x.graph.apply(geluOp, [x], {})[0]!;
+export const gelu = (x: Value): Value => apply(geluOp, [x], {})[0]!;
 /** max(x, 0); any shape. The slope at 0 is 0. */
-export const relu = (x: Value): Value => x.graph.apply(reluOp, [x], {})[0]!;
+export const relu = (x: Value): Value => apply(reluOp, [x], {})[0]!;
 /** Hyperbolic tangent; any shape. */
-export const tanh = (x: Value): Value => x.graph.apply(tanhOp, [x], {})[0]!;
+export const tanh = (x: Value): Value => apply(tanhOp, [x], {})[0]!;
 /** 1 / (1 + exp(-x)); any shape. */
-export const sigmoid = (x: Value): Value => x.graph.apply(sigmoidOp, [x], {})[0]!;
+export const sigmoid = (x: Value): Value => apply(sigmoidOp, [x], {})[0]!;
 
 export { activationReference, type Activation } from './lib/activation-reference.ts';

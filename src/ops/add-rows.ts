@@ -1,6 +1,6 @@
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel } from '../launch/dispatch.ts';
 import source from '../../kernels/add_rows.wgsl';
@@ -56,7 +56,7 @@ export const addRowsOp = defineOp<Record<never, never>>({
  * x + rows for every element of the batch. x [B, ...], rows [...] (a multiple of 4 elements) -> [B, ...].
  * @throws MGFError 'shape'
  */
-export const addRows = (x: Value, rows: Value): Value => x.graph.apply(addRowsOp, [x, rows], {})[0]!;
+export const addRows = (x: Value, rows: Value): Value => apply(addRowsOp, [x, rows], {})[0]!;
 
 /** Float64 reference: x [B, period], rows [period]. */
 export const addRowsReference = (x: Float64Array, rows: Float64Array): Float64Array =>

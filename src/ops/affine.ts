@@ -1,7 +1,7 @@
 import source from '../../kernels/affine.wgsl';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import { overElements } from '../launch/grid.ts';
@@ -68,7 +68,7 @@ export const affineOp = defineOp<Record<never, never>>({
  * @throws MGFError 'shape'
  */
 export const affine = (x: Value, scale: Value, shift: Value): Value =>
-  x.graph.apply(affineOp, [x, scale, shift], {})[0]!;
+  apply(affineOp, [x, scale, shift], {})[0]!;
 
 /** `affine` in float64. */
 export const affineReference = (x: Float64Array, scale: Float64Array, shift: Float64Array): Float64Array =>

@@ -1,6 +1,7 @@
+import { checkArguments, checkOptions, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Graph, type Value } from '../graph/graph.ts';
 import { elements, formatShape } from '../graph/shape.ts';
-import type { Graph, Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, scalar, type Dispatch, type Scalar } from '../launch/dispatch.ts';
 import source from '../../kernels/dropout.wgsl';
@@ -92,15 +93,21 @@ export const dropoutOp = defineOp<DropoutAttrs>({
  * nothing to the graph.
  * @throws MGFError 'config'
  */
-export function dropout(x: Value, { p }: { p: number }): Value {
+export function dropout(x: Value, options: { p: number }): Value {
+  checkArguments('dropout', { x: [x, VALUE] });
+  checkOptions('dropout', options, { p: 'a number' });
+  const { p } = options;
   const attrs = dropoutAttrs(x.graph, p);
-  return p === 0 ? x : x.graph.apply(dropoutOp, [x], attrs)[0]!;
+  return p === 0 ? x : apply(dropoutOp, [x], attrs)[0]!;
 }
 
 /** residual + dropout(x) in one pass; see `dropout`. Equal shapes. */
-export function dropoutAdd(x: Value, residual: Value, { p }: { p: number }): Value {
+export function dropoutAdd(x: Value, residual: Value, options: { p: number }): Value {
+  checkArguments('dropoutAdd', { x: [x, VALUE], residual: [residual, VALUE] });
+  checkOptions('dropoutAdd', options, { p: 'a number' });
+  const { p } = options;
   const attrs = dropoutAttrs(x.graph, p);
-  return p === 0 ? add(residual, x) : x.graph.apply(dropoutOp, [x, residual], attrs)[0]!;
+  return p === 0 ? add(residual, x) : apply(dropoutOp, [x, residual], attrs)[0]!;
 }
 
 /** Float64 reference of dropout with the given seed and step. */

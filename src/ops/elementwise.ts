@@ -1,6 +1,7 @@
+import { checkArguments, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape, type Shape, type Spec } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, scalar, type Dispatch, type Scalar } from '../launch/dispatch.ts';
 import source from '../../kernels/elementwise.wgsl';
@@ -52,7 +53,7 @@ export const addOp = defineOp<Record<never, never>>({
 });
 
 /** x + y, equal shapes. */
-export const add = (x: Value, y: Value): Value => x.graph.apply(addOp, [x, y], {})[0]!;
+export const add = (x: Value, y: Value): Value => apply(addOp, [x, y], {})[0]!;
 
 export const scaleOp = defineOp<{ factor: number | Scalar }>({
   name: 'scale',
@@ -64,11 +65,16 @@ export const scaleOp = defineOp<{ factor: number | Scalar }>({
 });
 
 /** x * factor; the factor is a number or a per-step scalar. */
-export const scale = (x: Value, factor: number | Scalar): Value =>
-  x.graph.apply(scaleOp, [x], { factor })[0]!;
+export function scale(x: Value, factor: number | Scalar): Value {
+  checkArguments('scale', { x: [x, VALUE], factor: [factor, 'a number|a per-step scalar'] });
+  return apply(scaleOp, [x], { factor })[0]!;
+}
 
 /** x * the per-step scalar of that name. */
-export const scaleByScalar = (x: Value, name: string): Value => scale(x, scalar(name));
+export function scaleByScalar(x: Value, name: string): Value {
+  checkArguments('scaleByScalar', { x: [x, VALUE], name: [name, 'a text'] });
+  return scale(x, scalar(name));
+}
 
 export const fillOp = defineOp<{ value: number | Scalar }>({
   name: 'fill',
@@ -81,8 +87,10 @@ export const fillOp = defineOp<{ value: number | Scalar }>({
 });
 
 /** A tensor of x's shape, every element `value`: a number or a per-step scalar. */
-export const fillLike = (x: Value, value: number | Scalar): Value =>
-  x.graph.apply(fillOp, [x], { value })[0]!;
+export function fillLike(x: Value, value: number | Scalar): Value {
+  checkArguments('fillLike', { x: [x, VALUE], value: [value, 'a number|a per-step scalar'] });
+  return apply(fillOp, [x], { value })[0]!;
+}
 
 export const reshapeOp = defineOp<{ shape: Shape }>({
   name: 'reshape',
@@ -103,4 +111,7 @@ export const reshapeOp = defineOp<{ shape: Shape }>({
 });
 
 /** The same elements under another shape; no copy. */
-export const reshape = (x: Value, shape: Shape): Value => x.graph.apply(reshapeOp, [x], { shape })[0]!;
+export function reshape(x: Value, shape: Shape): Value {
+  checkArguments('reshape', { x: [x, VALUE], shape: [shape, 'a list'] });
+  return apply(reshapeOp, [x], { shape })[0]!;
+}

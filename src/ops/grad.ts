@@ -1,3 +1,4 @@
+import { checkArguments, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { backpropagate } from '../graph/autograd.ts';
 import { elements, formatShape } from '../graph/shape.ts';
@@ -12,6 +13,11 @@ import { add, fillLike, scale } from './elementwise.ts';
  * a gradient.
  */
 export function grad(loss: Value, targets: readonly Value[], seed: number | Scalar = 1): Value[] {
+  checkArguments('grad', {
+    loss: [loss, VALUE],
+    targets: [targets, 'a list'],
+    seed: [seed, 'a number|a per-step scalar'],
+  });
   if (elements(loss.shape) !== 1)
     throw new MGFError(
       'shape',
@@ -22,6 +28,13 @@ export function grad(loss: Value, targets: readonly Value[], seed: number | Scal
 
 /** Gradients of the sum of seed * output (same shapes) with respect to each target. Throws as `grad`. */
 export function vectorJacobianProduct(seeds: ReadonlyMap<Value, Value>, targets: readonly Value[]): Value[] {
+  checkArguments('vectorJacobianProduct', { seeds: [seeds, 'a Map'], targets: [targets, 'a list'] });
+  targets.forEach((target, i) =>
+    checkArguments('vectorJacobianProduct', { [`target ${i}`]: [target, VALUE] }),
+  );
+  if (seeds.size === 0 || targets.length === 0) {
+    throw new MGFError('usage', 'vectorJacobianProduct: give at least one seed and one target.');
+  }
   const gradients = backpropagate(seeds, targets, add);
   // An addend's gradient is its sum's own gradient, not a copy. Who asked for it may put it into storage of
   // its own, so it gets one.

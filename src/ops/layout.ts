@@ -1,6 +1,7 @@
+import { checkArguments, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import axisSumSource from '../../kernels/axis_sum.wgsl';
@@ -79,8 +80,10 @@ export const narrowOp = defineOp<{ start: number; length: number }>({
 });
 
 /** Elements start .. start + length - 1 of the last axis. x [..., L] -> [..., length]. */
-export const narrow = (x: Value, start: number, length: number): Value =>
-  x.graph.apply(narrowOp, [x], { start, length })[0]!;
+export function narrow(x: Value, start: number, length: number): Value {
+  checkArguments('narrow', { x: [x, VALUE], start: [start, 'a number'], length: [length, 'a number'] });
+  return apply(narrowOp, [x], { start, length })[0]!;
+}
 
 export const transposeOp = defineOp<Record<never, never>>({
   name: 'transpose',
@@ -96,4 +99,4 @@ export const transposeOp = defineOp<Record<never, never>>({
 });
 
 /** The last two axes exchanged. x [..., M, N] -> [..., N, M]. @throws MGFError 'shape' */
-export const transpose = (x: Value): Value => x.graph.apply(transposeOp, [x], {})[0]!;
+export const transpose = (x: Value): Value => apply(transposeOp, [x], {})[0]!;

@@ -1,6 +1,7 @@
+import { checkArguments, checkOptions, VALUE, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, f32, formatShape, type Spec } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import foldSource from '../../kernels/log_mel_fold.wgsl';
@@ -41,6 +42,17 @@ export interface LogMelOptions {
 
 type Settings = Required<LogMelOptions>;
 
+const MEL_OPTIONS: Rules<LogMelOptions> = {
+  sampleRate: 'a number?',
+  nFft: 'a number?',
+  winLength: 'a number?',
+  hopLength: 'a number?',
+  nMels: 'a number?',
+  fMin: 'a number?',
+  fMax: 'a number?',
+  floor: 'a number?',
+};
+
 function settings(options: LogMelOptions): Settings {
   const {
     sampleRate = 16000,
@@ -71,8 +83,12 @@ function settings(options: LogMelOptions): Settings {
 }
 
 /** Log-mel frames of a signal of `samples`: no padding, whole frames only. */
-export const melFrames = (samples: number, { nFft = 400, hopLength = 160 }: LogMelOptions = {}): number =>
-  Math.floor((samples - nFft) / hopLength) + 1;
+export function melFrames(samples: number, options: LogMelOptions = {}): number {
+  checkArguments('melFrames', { samples: [samples, 'a number'] });
+  checkOptions('melFrames', options, MEL_OPTIONS);
+  const { nFft = 400, hopLength = 160 } = options;
+  return Math.floor((samples - nFft) / hopLength) + 1;
+}
 
 /** Periodic Hann window of winLength, centred in nFft values. */
 function hannWindow(nFft: number, winLength: number): Float64Array {
@@ -258,11 +274,13 @@ export const logMelOp = defineOp<Settings>({
  * take
  */
 export function logMel(wave: Value, options: LogMelOptions = {}): Value {
+  checkArguments('logMel', { wave: [wave, VALUE] });
+  checkOptions('logMel', options, MEL_OPTIONS);
   const a = settings(options);
   const { graph } = wave;
   const depth = depthOf(a.nFft);
   const { filters, weights } = sparseFilters(melFilterbank(a));
-  return graph.apply(
+  return apply(
     logMelOp,
     [
       wave,
@@ -374,11 +392,20 @@ export interface MelPairs {
 
 /** Log-mel pairs of wave [R, L]; see `logMel`. */
 export function logMelPairs(wave: Value, options: MelPairsOptions): MelPairs {
-  const mel = logMel(wave, options);
-  const [features, target, weight, statistics] = wave.graph.apply(
+  checkArguments('logMelPairs', { wave: [wave, VALUE] });
+  checkOptions('logMelPairs', options, {
+    ...MEL_OPTIONS,
+    frames: 'a number',
+    melFrames: `${VALUE}|null?`,
+    frameMask: `${VALUE}|null?`,
+  });
+  const { frames, melFrames: realFrames = null, frameMask = null, ...melOptions } = options;
+  const mel = logMel(wave, melOptions);
+  const [features, target, weight, statistics] = apply(
     melPairsOp,
-    [mel, options.melFrames ?? null, options.frameMask ?? null],
-    { frames: options.frames },
+    [mel, realFrames, frameMask],
+    { frames },
+    1,
   );
   return { features: features!, target: target!, weight: weight!, statistics: statistics! };
 }

@@ -1,7 +1,7 @@
 import type { AdapterProfile } from '../gpu/device.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape, type Spec } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import columnsSource from '../../kernels/masked_columns.wgsl';
@@ -96,7 +96,7 @@ export const maskRowsOp = defineOp<Record<never, never>>({
  * @throws MGFError 'shape'
  */
 export const maskRows = (x: Value, embedding: Value, mask: Value): Value =>
-  x.graph.apply(maskRowsOp, [x, embedding, mask], {})[0]!;
+  apply(maskRowsOp, [x, embedding, mask], {})[0]!;
 
 export const zeroRowsOp = defineOp<Record<never, never>>({
   name: 'zero_rows',
@@ -116,7 +116,7 @@ export const zeroRowsOp = defineOp<Record<never, never>>({
  * whatever x holds. No gradient for the mask.
  * @throws MGFError 'shape'
  */
-export const zeroRows = (x: Value, mask: Value): Value => x.graph.apply(zeroRowsOp, [x, mask], {})[0]!;
+export const zeroRows = (x: Value, mask: Value): Value => apply(zeroRowsOp, [x, mask], {})[0]!;
 
 /** Float64 reference: x [rows, D], embedding [D], mask [rows]. */
 export const maskRowsReference = (

@@ -1,8 +1,8 @@
 import backwardText from '../../kernels/masked_mean_backward.wgsl';
 import forwardText from '../../kernels/masked_mean.wgsl';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, f32, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel } from '../launch/dispatch.ts';
 import { overRows } from '../launch/grid.ts';
@@ -71,7 +71,7 @@ export const maskedMeanOp = defineOp<Record<never, never>>({
  * @throws MGFError 'shape'
  */
 export const maskedMean = (x: Value, mask: Value | null = null): Value =>
-  x.graph.apply(maskedMeanOp, [x, mask], {})[0]!;
+  apply(maskedMeanOp, [x, mask], {}, 1)[0]!;
 
 /** `maskedMean` in float64. */
 export function maskedMeanReference(

@@ -1,8 +1,9 @@
 import source from '../../kernels/mix.wgsl';
 import weightsSource from '../../kernels/mix_weights.wgsl';
+import { checkArguments } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, type Dispatch } from '../launch/dispatch.ts';
 import { axisSum } from './layout.ts';
@@ -86,8 +87,10 @@ export const mixOp = defineOp<Record<never, never>>({
  * al. 2021).
  * @throws MGFError 'shape'
  */
-export const mix = (tensors: readonly Value[], weights: Value): Value =>
-  weights.graph.apply(mixOp, [weights, ...tensors], {})[0]!;
+export function mix(tensors: readonly Value[], weights: Value): Value {
+  checkArguments('mix', { tensors: [tensors, 'a list'] });
+  return apply(mixOp, [weights, ...tensors], {})[0]!;
+}
 
 /** `mix` in float64. */
 export const mixReference = (tensors: readonly Float64Array[], weights: Float64Array): Float64Array =>

@@ -1,8 +1,8 @@
 import backwardText from '../../kernels/softmax_backward.wgsl';
 import forwardText from '../../kernels/softmax.wgsl';
 import subgroupText from '../../kernels/softmax_subgroup.wgsl';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, f32 } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { imageable } from '../launch/image.ts';
 import { kernel, type Dispatch, type Kernel } from '../launch/dispatch.ts';
@@ -78,10 +78,10 @@ export const softmaxOp = softmaxLike('softmax', 0);
 export const logSoftmaxOp = softmaxLike('log_softmax', 1);
 
 /** exp(x) / sum(exp(x)) over the last axis; any shape. */
-export const softmax = (x: Value): Value => x.graph.apply(softmaxOp, [x], {})[0]!;
+export const softmax = (x: Value): Value => apply(softmaxOp, [x], {})[0]!;
 
 /** x - log(sum(exp(x))) over the last axis; any shape. */
-export const logSoftmax = (x: Value): Value => x.graph.apply(logSoftmaxOp, [x], {})[0]!;
+export const logSoftmax = (x: Value): Value => apply(logSoftmaxOp, [x], {})[0]!;
 
 /** `logSoftmax` in float64 over rows of `width`; its exp is `softmax`. */
 export function logSoftmaxReference(x: Float64Array, width: number): Float64Array {

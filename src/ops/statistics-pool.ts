@@ -1,8 +1,8 @@
 import backwardText from '../../kernels/statistics_pool_backward.wgsl';
 import forwardText from '../../kernels/statistics_pool.wgsl';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, f32, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel } from '../launch/dispatch.ts';
 import { overElements } from '../launch/grid.ts';
@@ -84,7 +84,7 @@ export const statisticsPoolOp = defineOp<Record<never, never>>({
  * @throws MGFError 'shape'
  */
 export const statisticsPool = (x: Value, mask: Value | null = null): Value =>
-  x.graph.apply(statisticsPoolOp, [x, mask], {})[0]!;
+  apply(statisticsPoolOp, [x, mask], {}, 1)[0]!;
 
 /** `statisticsPool` in float64. */
 export function statisticsPoolReference(

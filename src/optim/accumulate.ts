@@ -1,6 +1,6 @@
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, scalar } from '../launch/dispatch.ts';
 import { ceilDiv, overElements } from '../launch/grid.ts';
@@ -45,5 +45,5 @@ export const accumulateOp = defineOp<Record<never, never>>({
  * anew).
  */
 export function accumulate(sum: Value, x: Value): void {
-  sum.graph.apply(accumulateOp, [sum, x], {});
+  apply(accumulateOp, [sum, x], {});
 }

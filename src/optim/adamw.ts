@@ -1,6 +1,7 @@
+import { checkArguments, checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, scalar, type Scalar } from '../launch/dispatch.ts';
 import { ceilDiv, overElements } from '../launch/grid.ts';
@@ -30,11 +31,26 @@ export interface AdamWOptions {
   readonly bindingLimit?: number;
 }
 
+const NUMBER = 'a number|a per-step scalar?';
+const OPTIONS: Rules<AdamWOptions> = {
+  betas: 'a list?',
+  eps: 'a number?',
+  weightDecay: 'a number?',
+  decayCount: 'a number?',
+  lr: NUMBER,
+  bias1: NUMBER,
+  bias2: NUMBER,
+  bindingLimit: 'a number?',
+};
+
 /** The bias corrections of a step (1-based), as `step` scalars. */
-export const biasCorrections = (
+export function biasCorrections(
   step: number,
-  [beta1, beta2]: readonly [number, number] = [0.9, 0.98],
-): { bias1: number; bias2: number } => ({ bias1: 1 - beta1 ** step, bias2: 1 - beta2 ** step });
+  betas: readonly [number, number] = [0.9, 0.98],
+): { bias1: number; bias2: number } {
+  checkArguments('biasCorrections', { step: [step, 'a number'], betas: [betas, 'a list'] });
+  return { bias1: 1 - betas[0] ** step, bias2: 1 - betas[1] ** step };
+}
 
 /**
  * Inputs param, grad, exp_avg, exp_avg_sq, coefficient?; no outputs: the first, third and fourth are
@@ -119,7 +135,8 @@ export function adamw(
   options: AdamWOptions = {},
   coefficient: Value | null = null,
 ): void {
-  param.graph.apply(adamwOp, [param, grad, expAvg, expAvgSq, coefficient], options);
+  checkOptions('adamw', options, OPTIONS);
+  apply(adamwOp, [param, grad, expAvg, expAvgSq, coefficient], options, 4);
 }
 
 /** Float64 reference of one element: the new [param, expAvg, expAvgSq]. */

@@ -1,6 +1,7 @@
+import { checkArguments, checkOptions, VALUE } from '../check.ts';
 import { MGFError } from '../errors.ts';
+import { apply, type Value } from '../graph/graph.ts';
 import { elements, f32, formatShape } from '../graph/shape.ts';
-import type { Value } from '../graph/graph.ts';
 import { defineOp } from '../launch/op.ts';
 import { kernel, type Dispatch, type Scalar } from '../launch/dispatch.ts';
 import { ceilDiv, overElements, overRows } from '../launch/grid.ts';
@@ -66,8 +67,11 @@ export const gradNormOp = defineOp<NormAttrs>({
 
 /** The L2 norm [1] of all elements of all the given tensors, in two deterministic passes. No gradient. */
 export const gradNorm = (gradients: Value | readonly Value[], options: NormAttrs = {}): Value => {
-  const list = 'graph' in gradients ? [gradients] : gradients;
-  return list[0]!.graph.apply(gradNormOp, list, options)[0]!;
+  const single = (x: Value | readonly Value[]): x is Value => !Array.isArray(x);
+  checkOptions('gradNorm', options, { bindingLimit: 'a number?' });
+  const list = single(gradients) ? [gradients] : gradients;
+  if (list.length === 0) throw new MGFError('usage', 'gradNorm: the list of gradients is empty.');
+  return apply(gradNormOp, list, options)[0]!;
 };
 
 /** What gradients are clipped to, as `clipCoefficient` takes it. */
@@ -113,7 +117,11 @@ export const clipCoefficient = (
   norm: Value,
   maxNorm: number,
   options: Pick<ClipAttrs, 'unscale'> = {},
-): Value => norm.graph.apply(clipCoefficientOp, [norm], { maxNorm, ...options })[0]!;
+): Value => {
+  checkArguments('clipCoefficient', { norm: [norm, VALUE], maxNorm: [maxNorm, 'a number'] });
+  checkOptions('clipCoefficient', options, { unscale: 'a number|a per-step scalar?' });
+  return apply(clipCoefficientOp, [norm], { maxNorm, ...options })[0]!;
+};
 
 export const scaleByOp = defineOp<Record<never, never>>({
   name: 'scale_by',
@@ -141,5 +149,4 @@ export const scaleByOp = defineOp<Record<never, never>>({
  * x * coefficient, 0 where the coefficient is negative (a gradient that is not finite). coefficient [1]. No
  * gradient.
  */
-export const scaleBy = (x: Value, coefficient: Value): Value =>
-  x.graph.apply(scaleByOp, [x, coefficient], {})[0]!;
+export const scaleBy = (x: Value, coefficient: Value): Value => apply(scaleByOp, [x, coefficient], {})[0]!;

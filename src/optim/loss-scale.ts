@@ -1,3 +1,4 @@
+import { checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 
 /** How the scale of a `LossScaler` grows and falls. */
@@ -24,6 +25,14 @@ export const LOSS_SCALE_DEFAULTS: LossScaleOptions = {
   interval: 2000,
   floor: 2 ** -8,
   ceiling: 2 ** 24,
+};
+const OPTIONS: Rules<Partial<LossScaleOptions>> = {
+  initial: 'a number?',
+  growth: 'a number?',
+  backoff: 'a number?',
+  interval: 'a number?',
+  floor: 'a number?',
+  ceiling: 'a number?',
 };
 
 /** The part of a `LossScaler` that a checkpoint carries; JSON keeps its numbers exactly. */
@@ -58,6 +67,8 @@ export class LossScaler {
     at: { readonly step: number; readonly state?: LossScaleState | undefined; readonly origin?: string },
     options: Partial<LossScaleOptions> = {},
   ) {
+    checkOptions('LossScaler', at, { step: 'a number', state: 'an object?', origin: 'a text?' });
+    checkOptions('LossScaler', options, OPTIONS);
     this.#options = { ...LOSS_SCALE_DEFAULTS, ...options };
     const { scale, before, good } = at.state ?? {
       scale: this.#options.initial,

@@ -1,4 +1,5 @@
 import { opOf } from '../launch/op.ts';
+import { checkArguments, checkOptions, GPU, GRAPH, VALUE, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { sizesApart } from '../numbers.ts';
 import { atPrecision } from '../gpu/adapter.ts';
@@ -32,6 +33,14 @@ export interface CompileOptions {
   readonly precision?: Precision;
 }
 
+const OPTIONS: Rules<CompileOptions> = {
+  outputs: 'an object?',
+  keep: 'an object?',
+  place: 'a Map?',
+  label: 'a text?',
+  precision: '"f32"|"f16"?',
+};
+
 const isView = (x: Value | View): x is View => 'value' in x;
 
 /**
@@ -41,6 +50,13 @@ const isView = (x: Value | View): x is View => 'value' in x;
  * the device has none), 'kernel', 'out-of-memory', 'shape'.
  */
 export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = {}): Promise<Program> {
+  checkArguments('compile', { gpu: [gpu, GPU], graph: [graph, GRAPH] });
+  checkOptions('compile', options, OPTIONS);
+  for (const [kind, values] of Object.entries({ outputs: options.outputs ?? {}, keep: options.keep ?? {} })) {
+    for (const [name, value] of Object.entries(values)) {
+      checkArguments('compile', { [`${kind}.${name}`]: [value, VALUE] });
+    }
+  }
   const { outputs = {}, keep = {}, place = new Map<Value, Region>(), label = 'program' } = options;
   const results = [...Object.values(outputs), ...Object.values(keep)];
   const nodes = neededNodes(graph, [...results, ...place.keys()]);
@@ -235,6 +251,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
     inputs: new Map(
       resident.filter((v) => v.kind === 'input').map((v) => [v.name, { value: v, region: regions.get(v)! }]),
     ),
+    declared: graph.values.filter((v) => v.kind === 'input').map((v) => v.name),
     outputs: new Map(
       Object.entries(outputs).map(([name, v]) => [name, { value: v, region: regions.get(root(v))! }]),
     ),

@@ -1,4 +1,5 @@
 /** A compiled program for people and their tools: a timeline for trace viewers, the graph for Graphviz. */
+import { checkArguments, checkFields } from '../check.ts';
 import { formatShape } from '../graph/shape.ts';
 import type { Node, Value } from '../graph/graph.ts';
 import type { Profiled } from './program.ts';
@@ -21,6 +22,7 @@ export interface TraceEvent {
  * into images are events of their own.
  */
 export function chromeTrace(profiled: readonly Profiled[], label: string): TraceEvent[] {
+  checkArguments('chromeTrace', { profiled: [profiled, 'a list'], label: [label, 'a text'] });
   const LINES = ['forward', 'backward', 'copies'];
   const events: TraceEvent[] = [
     { name: 'process_name', cat: '', ph: 'M', pid: 1, tid: 0, args: { name: label } },
@@ -95,6 +97,10 @@ function forwardNodes(nodes: readonly Node[]): Node[] {
  * and backward together; the darker its box.
  */
 export function graphDot(nodes: readonly Node[], ms: ReadonlyMap<Node, number> = new Map()): string {
+  checkArguments('graphDot', { nodes: [nodes, 'a list'], ms: [ms, 'a Map'] });
+  nodes.forEach((node, i) =>
+    checkFields('graphDot', `node ${i}: `, node, { op: 'an object', inputs: 'a list', outputs: 'a list' }),
+  );
   const forward = forwardNodes(nodes);
   const longest = Math.max(...ms.values(), 1e-9);
   const scopes = new Map<string, Node[]>();

@@ -1,3 +1,4 @@
+import { checkArguments, GPU } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { sizesApart } from '../numbers.ts';
 import type { Gpu } from '../gpu/device.ts';
@@ -74,6 +75,16 @@ export class ParameterStore {
    * is larger than one buffer may be.
    */
   constructor(gpu: Gpu, specs: readonly ParameterSpec[], use: keyof typeof BUFFERS) {
+    checkArguments('ParameterStore', {
+      gpu: [gpu, GPU],
+      specs: [specs, 'a list'],
+      use: [
+        use,
+        Object.keys(BUFFERS)
+          .map((name) => JSON.stringify(name))
+          .join('|'),
+      ],
+    });
     this.#gpu = gpu;
     this.specs = [...specs.filter((s) => s.decay), ...specs.filter((s) => !s.decay)];
     // Every parameter starts where a binding may: 256 bytes. The gaps hold zeros and have zero gradients.

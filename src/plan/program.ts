@@ -1,7 +1,8 @@
+import { checkArguments, checkFields, checkNames, describe, GPU } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { BufferUsage, MapMode } from '../gpu/flags.ts';
-import { elements, formatShape } from '../graph/shape.ts';
+import { elements, formatShape, type DType } from '../graph/shape.ts';
 import type { Node, Value } from '../graph/graph.ts';
 import { copyToImage, type ImageCopy } from './images.ts';
 import { writeField, type Region, type ScalarField } from './storage.ts';
@@ -44,6 +45,8 @@ export interface ProgramParts {
   readonly uniformData: ArrayBuffer;
   readonly scalars: ReadonlyMap<string, readonly ScalarField[]>;
   readonly inputs: ReadonlyMap<string, Located>;
+  /** Names of all inputs of the graph, those included that no kernel reads. */
+  readonly declared: readonly string[];
   readonly outputs: ReadonlyMap<string, Located>;
   readonly kept: ReadonlyMap<string, Located>;
   readonly lifetimes: readonly {
@@ -57,8 +60,20 @@ export interface ProgramParts {
   readonly bytes: number;
 }
 
-/** Contents of a tensor on the host, by its element type. */
+/**
+ * Contents of a tensor on the host, by its element type: f32 Float32Array, i32 Int32Array, u32 Uint32Array.
+ */
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+
+const ARRAYS = {
+  f32: Float32Array,
+  i32: Int32Array,
+  u32: Uint32Array,
+} as const satisfies Record<DType, unknown>;
+
+/** A copy of `value`'s numbers, which begin at byte `offset`. */
+const hostArray = ({ dtype, shape }: Value, bytes: ArrayBuffer, offset: number): HostArray =>
+  new ARRAYS[dtype](bytes, offset, elements(shape)).slice();
 
 /** Read-back buffers made in advance; more steps in flight than this make more of them, once. */
 const STAGING = 3;
@@ -78,7 +93,15 @@ export class Program {
   readonly #missing: Set<string>;
   #outputBytes = 0;
 
+  /** Programs come from `compile`. */
   constructor(gpu: Gpu, parts: ProgramParts) {
+    checkArguments('Program', { gpu: [gpu, GPU] });
+    checkFields('Program', 'parts.', parts, {
+      dispatches: 'a list',
+      inputs: 'a Map',
+      outputs: 'a Map',
+      kept: 'a Map',
+    });
     this.#gpu = gpu;
     this.#parts = parts;
     for (const [name, { region }] of parts.outputs) {
@@ -100,6 +123,10 @@ export class Program {
     return buffer;
   }
 
+  /** Names of the graph's inputs, those included that no kernel of this program reads. */
+  get inputs(): readonly string[] {
+    return this.#parts.declared;
+  }
   /** The launches of a step, in order. */
   get dispatches(): readonly PlannedDispatch[] {
     return this.#parts.dispatches;
@@ -115,15 +142,16 @@ export class Program {
 
   /**
    * Runs the program once. `inputs`: every graph input by name (an input left out keeps its last contents
-   * after the first step); `scalars`: every per-step scalar. Resolves with the outputs when the device is
-   * done. The work is submitted before this returns, so that steps issued without waiting run in the order of
-   * the calls, across programs too. Throws MGFError 'shape' for a missing or wrongly sized input or scalar,
-   * and whatever the device reported ('device-lost', 'validation').
+   * after the first step); `scalars`: every per-step scalar (others are ignored). Resolves with the outputs,
+   * each in the array of its dtype, when the device is done. The work is submitted before this returns, so
+   * that steps issued without waiting run in the order of the calls, across programs too. Throws MGFError
+   * 'shape' for a missing or wrongly sized input or scalar, 'usage' for an input that the graph has not, and
+   * whatever the device reported ('device-lost', 'validation').
    */
   async step(
     inputs: Readonly<Record<string, HostArray>> = {},
     scalars: Readonly<Record<string, number>> = {},
-  ): Promise<Record<string, Float32Array<ArrayBuffer>>> {
+  ): Promise<Record<string, HostArray>> {
     const { device } = this.#gpu;
     this.#raise();
     this.#upload(inputs, scalars);
@@ -161,7 +189,7 @@ export class Program {
     return this.#collect(staging);
   }
 
-  async #collect(buffer: GPUBuffer): Promise<Record<string, Float32Array<ArrayBuffer>>> {
+  async #collect(buffer: GPUBuffer): Promise<Record<string, HostArray>> {
     try {
       await this.#gpu.settle(buffer.mapAsync(MapMode.READ));
     } catch (error) {
@@ -173,17 +201,19 @@ export class Program {
       );
     }
     const bytes = buffer.getMappedRange();
-    const result: Record<string, Float32Array<ArrayBuffer>> = {};
-    for (const [name, { value }] of this.#parts.outputs)
-      result[name] = new Float32Array(bytes, this.#outputOffsets.get(name)!, elements(value.shape)).slice();
+    const result: Record<string, HostArray> = {};
+    for (const [name, { value }] of this.#parts.outputs) {
+      result[name] = hostArray(value, bytes, this.#outputOffsets.get(name)!);
+    }
     buffer.unmap();
     this.#free.push(buffer);
     this.#raise();
     return result;
   }
 
-  /** Contents of a kept result, an output or an input after the last step, as f32 or i32 by its dtype. */
-  async read(name: string): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
+  /** Contents of a kept result, an output or an input after the last step, in the array of its dtype. */
+  async read(name: string): Promise<HostArray> {
+    checkArguments(`${this.#parts.label}: read`, { name: [name, 'a text'] });
     const found = this.#parts.kept.get(name) ?? this.#parts.inputs.get(name);
     if (!found)
       throw new MGFError(
@@ -192,8 +222,7 @@ export class Program {
       );
     const bytes = await readRegion(this.#gpu, found.region);
     this.#raise();
-    const n = elements(found.value.shape);
-    return found.value.dtype === 'f32' ? new Float32Array(bytes, 0, n) : new Int32Array(bytes, 0, n);
+    return hostArray(found.value, bytes, 0);
   }
 
   /**
@@ -304,19 +333,27 @@ export class Program {
 
   #upload(inputs: Readonly<Record<string, HostArray>>, scalars: Readonly<Record<string, number>>): void {
     const { queue } = this.#gpu.device;
-    const { label } = this.#parts;
+    const { label, declared } = this.#parts;
+    checkArguments(`${label}: step`, { inputs: [inputs, 'an object'], scalars: [scalars, 'an object'] });
+    checkNames(label, 'input', Object.keys(inputs), declared);
     for (const [name, data] of Object.entries(inputs)) {
       const found = this.#parts.inputs.get(name);
       if (!found) continue; // an input that no kernel of this program reads was pruned with its nodes
       const wanted = elements(found.value.shape);
+      checkArguments(label, { [`input "${name}"`]: [data, 'an array of numbers'] });
       if (data.length !== wanted)
         throw new MGFError(
           'shape',
           `${label}: input "${name}" has ${data.length} elements, the graph wants ${wanted} ` +
             `${formatShape(found.value.shape)}`,
         );
-      if ((found.value.dtype === 'f32') !== data instanceof Float32Array)
-        throw new MGFError('shape', `${label}: input "${name}" must be ${found.value.dtype}`);
+      const array = ARRAYS[found.value.dtype].name;
+      if (Object.prototype.toString.call(data) !== `[object ${array}]`) {
+        throw new MGFError(
+          'shape',
+          `${label}: input "${name}" must be ${found.value.dtype}: give ` + `${array}, not ${describe(data)}`,
+        );
+      }
       queue.writeBuffer(found.region.buffer, found.region.offset, data);
       this.#missing.delete(name);
     }
@@ -330,12 +367,16 @@ export class Program {
     const view = new DataView(this.#parts.uniformData);
     for (const [name, fields] of this.#parts.scalars) {
       const value = scalars[name];
-      if (value === undefined)
+      if (value === undefined) {
+        const wanted = [...this.#parts.scalars.keys()];
+        const other = Object.keys(scalars).find((given) => !wanted.includes(given));
+        const hint = other === undefined ? '' : `; "${other}" is none of them`;
         throw new MGFError(
           'shape',
-          `${label}: the per-step scalar "${name}" was not given (it wants ` +
-            `${[...this.#parts.scalars.keys()].join(', ')})`,
+          `${label}: the per-step scalar "${name}" was not given (it wants ` + `${wanted.join(', ')}${hint})`,
         );
+      }
+      checkArguments(label, { [`the per-step scalar "${name}"`]: [value, 'a number'] });
       for (const f of fields) writeField(view, f.offset, f.type, value);
     }
     queue.writeBuffer(this.#parts.uniformBuffer, 0, this.#parts.uniformData);
@@ -345,6 +386,17 @@ export class Program {
     const failure = this.#gpu.failure();
     if (failure) throw failure;
   }
+}
+
+/**
+ * Those of `data` that the program has inputs for: one batch can drive several programs, which must not be
+ * given names that they do not know.
+ */
+export function inputsOf(
+  program: Program,
+  data: Readonly<Record<string, HostArray>>,
+): Record<string, HostArray> {
+  return Object.fromEntries(Object.entries(data).filter(([name]) => program.inputs.includes(name)));
 }
 
 /** Copies a region to the host. */

@@ -1,6 +1,7 @@
 /**
  * Kernel variants are tested before their first use on a device; one that computes wrongly is not used there.
  */
+import { checkArguments, checkOptions, GPU } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import type { AdapterProfile, Gpu } from '../gpu/device.ts';
 import { BufferUsage, MapMode } from '../gpu/flags.ts';
@@ -50,7 +51,10 @@ const remembered = new WeakMap<GPUDevice, Remembered>();
  * From now on, texts that passed earlier are not tested again on this device; nothing that failed is
  * remembered, it is tested at every start.
  */
-export function rememberApprovals(gpu: Gpu, { known, onApproved }: ApprovalOptions): void {
+export function rememberApprovals(gpu: Gpu, options: ApprovalOptions): void {
+  checkArguments('rememberApprovals', { gpu: [gpu, GPU] });
+  checkOptions('rememberApprovals', options, { known: 'an iterable', onApproved: 'a function?' });
+  const { known, onApproved } = options;
   remembered.set(gpu.device, { digests: new Set(known), onApproved });
 }
 
@@ -72,11 +76,16 @@ const rejectedOn = (gpu: Gpu): Map<string, Rejection> => {
 };
 
 /** The variants that passed all their tests on this device so far. */
-export const approvals = (gpu: Gpu): readonly string[] =>
-  [...(approved.get(gpu.device) ?? [])].filter((variant) => !rejectedOn(gpu).has(variant)).sort();
+export function approvals(gpu: Gpu): readonly string[] {
+  checkArguments('approvals', { gpu: [gpu, GPU] });
+  return [...(approved.get(gpu.device) ?? [])].filter((variant) => !rejectedOn(gpu).has(variant)).sort();
+}
 
 /** The variants that the self-test refused on this device so far. */
-export const rejections = (gpu: Gpu): readonly Rejection[] => [...rejectedOn(gpu).values()];
+export function rejections(gpu: Gpu): readonly Rejection[] {
+  checkArguments('rejections', { gpu: [gpu, GPU] });
+  return [...rejectedOn(gpu).values()];
+}
 
 /**
  * Runs `collect`, which asks ops for their dispatches, until it takes no variant that fails its test on this

@@ -1,6 +1,7 @@
 /**
  * Which variant of a kernel is fastest on an adapter, measured for the products that a program really has.
  */
+import { checkArguments, checkOptions, GPU, type Rules } from '../check.ts';
 import type { AdapterProfile, Gpu } from '../gpu/device.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { compileKernel } from '../gpu/pipelines.ts';
@@ -46,6 +47,14 @@ export interface TuneOptions {
   readonly onMeasured?: (tuning: Tuning) => void | Promise<void>;
 }
 
+const OPTIONS: Rules<TuneOptions> = {
+  known: 'an object|null?',
+  rounds: 'a number?',
+  timer: 'a function?',
+  onStart: 'a function?',
+  onMeasured: 'a function?',
+};
+
 interface State {
   readonly choices: Map<string, Choice>;
   readonly options: TuneOptions;
@@ -61,6 +70,8 @@ type Collect = (adapter: AdapterProfile) => { readonly dispatches: readonly Disp
  * knows yet. Variants differ in the order of their sums, so two runs agree to the bit only under one table.
  */
 export function startTuning(gpu: Gpu, options: TuneOptions = {}): void {
+  checkArguments('startTuning', { gpu: [gpu, GPU] });
+  checkOptions('startTuning', options, OPTIONS);
   const { known } = options;
   const fits = known?.adapter === gpu.profile.name && known.runtime === gpu.profile.runtime;
   states.set(gpu.device, {
@@ -73,6 +84,7 @@ export function startTuning(gpu: Gpu, options: TuneOptions = {}): void {
 
 /** What is known about this device; null unless tuning was started. */
 export function tuningOf(gpu: Gpu): Tuning | null {
+  checkArguments('tuningOf', { gpu: [gpu, GPU] });
   const state = states.get(gpu.device);
   return state
     ? { adapter: gpu.profile.name, runtime: gpu.profile.runtime, choices: Object.fromEntries(state.choices) }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { copyFile, link, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { checkArguments, checkFields, checkOptions, RUN } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { sizesApart } from '../numbers.ts';
 import { parseConfig, parseTrainConfig } from '../mgf/config.ts';
@@ -125,8 +126,11 @@ export class CheckpointStore {
 
   constructor(
     readonly runDir: string,
-    { keepLast = 2, openFile = openForWriting }: CheckpointStoreOptions = {},
+    options: CheckpointStoreOptions = {},
   ) {
+    checkArguments('CheckpointStore', { runDir: [runDir, 'a text'] });
+    checkOptions('CheckpointStore', options, { keepLast: 'a number?', openFile: 'a function?' });
+    const { keepLast = 2, openFile = openForWriting } = options;
     this.#keepLast = Math.max(1, keepLast);
     this.#openFile = openFile;
   }
@@ -280,8 +284,11 @@ export function readCheckpointMetadata(path: string): Promise<Record<string, str
  */
 export async function loadCheckpoint(
   pathOrRunDir: string,
-  { only = () => true }: { only?: (name: string) => boolean } = {},
+  options: { only?: (name: string) => boolean } = {},
 ): Promise<Checkpoint> {
+  checkArguments('loadCheckpoint', { pathOrRunDir: [pathOrRunDir, 'a text'] });
+  checkOptions('loadCheckpoint', options, { only: 'a function?' });
+  const { only = () => true } = options;
   const path = await resolveCheckpoint(pathOrRunDir);
   return withFile(path, async (file, size) => {
     const { metadata, tensors, dataStart } = await readHeader(file, size, path);
@@ -345,6 +352,13 @@ export function configHash(config: object): string {
  * `optimizer.*`, the rest as metadata.
  */
 export function encodeState(state: TrainingState): Omit<CheckpointToSave, 'metric'> {
+  checkFields('encodeState', 'state.', state, {
+    step: 'a number',
+    config: RUN,
+    parameters: 'a Map',
+    expAvg: 'a Map',
+    expAvgSq: 'a Map',
+  });
   const { step, config, parameters, expAvg, expAvgSq, samplerPosition, audioSeconds, elapsedSeconds } = state;
   const tensors = new Map<string, TensorToStore>(parameters);
   for (const [name, moment] of expAvg) tensors.set(FIRST + name, moment);
@@ -383,6 +397,7 @@ function requireFormat({ path, metadata }: Pick<Checkpoint, 'path' | 'metadata'>
  * that this version cannot use.
  */
 export function checkpointConfig(checkpoint: Pick<Checkpoint, 'path' | 'metadata'>): RunConfig {
+  checkFields('checkpointConfig', 'checkpoint.', checkpoint, { path: 'a text', metadata: 'an object' });
   requireFormat(checkpoint);
   const origin = `${checkpoint.path} (its configuration)`;
   return {
@@ -412,6 +427,11 @@ function requireMoments({ parameters, expAvg, expAvgSq }: TrainingState, path: s
  * that is missing.
  */
 export function decodeState(checkpoint: Checkpoint): TrainingState {
+  checkFields('decodeState', 'checkpoint.', checkpoint, {
+    path: 'a text',
+    metadata: 'an object',
+    tensors: 'a Map',
+  });
   const config = checkpointConfig(checkpoint);
   const number = (key: string) => {
     const value = metadataJson(checkpoint.path, checkpoint.metadata, key);
@@ -446,6 +466,7 @@ export function decodeState(checkpoint: Checkpoint): TrainingState {
 export async function loadWeights(
   pathOrRunDir: string,
 ): Promise<{ path: string; metadata: Record<string, string>; parameters: Map<string, ParameterTensor> }> {
+  checkArguments('loadWeights', { pathOrRunDir: [pathOrRunDir, 'a text'] });
   const { path, metadata, tensors } = await loadCheckpoint(pathOrRunDir, {
     only: (name) => !name.startsWith('optimizer.'),
   });

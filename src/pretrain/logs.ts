@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { clearLine, cursorTo } from 'node:readline';
 import type { Writable } from 'node:stream';
+import { checkArguments, checkOptions } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { SCALES } from '../mgf/config.ts';
 
@@ -37,7 +38,10 @@ export class JsonlLog {
   readonly path: string;
   #file: number;
 
-  constructor(path: string, { resumeStep }: { resumeStep?: number } = {}) {
+  constructor(path: string, options: { resumeStep?: number | undefined } = {}) {
+    checkArguments('JsonlLog', { path: [path, 'a text'] });
+    checkOptions('JsonlLog', options, { resumeStep: 'a number?' });
+    const { resumeStep } = options;
     this.path = path;
     this.#file = guarded(path, () => {
       mkdirSync(dirname(path), { recursive: true });
@@ -85,6 +89,7 @@ function keptBytes(log: Buffer, step: number): number {
 
 /** The records of a log; a half-written last line is left out. Error (`io`): the file cannot be read. */
 export function readJsonl(path: string): LogRecord[] {
+  checkArguments('readJsonl', { path: [path, 'a text'] });
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
@@ -170,7 +175,10 @@ export class TensorBoardWriter {
   readonly path: string;
   #file: number;
 
-  constructor(dir: string, { resumeStep }: { resumeStep?: number } = {}) {
+  constructor(dir: string, options: { resumeStep?: number | undefined } = {}) {
+    checkArguments('TensorBoardWriter', { dir: [dir, 'a text'] });
+    checkOptions('TensorBoardWriter', options, { resumeStep: 'a number?' });
+    const { resumeStep } = options;
     const now = Date.now();
     // Sorted by name is sorted by time: TensorBoard reads the files in this order.
     const seconds = String(Math.floor(now / 1000)).padStart(10, '0');

@@ -5,6 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { createLoader } from '../audio/loader.ts';
+import { checkArguments, checkOptions, GPU, RUN, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { atPrecision } from '../gpu/adapter.ts';
 import { assertSameConfig, checkRunConfig, SCALES } from '../mgf/config.ts';
@@ -180,6 +181,32 @@ const FIXED: readonly (keyof TrainConfig)[] = [
 /** Updates between looks at the effective rank, and the rows it is computed from. */
 const RANK_EVERY = 100;
 const RANK_ROWS = 1024;
+const HOOKS: Rules<PretrainHooks> = {
+  onScan: 'a function?',
+  onStart: 'a function?',
+  onProgress: 'a function?',
+  onAlarm: 'a function?',
+  onNote: 'a function?',
+  onCheckpoint: 'a function?',
+};
+const OPTIONS: Rules<PretrainOptions> = {
+  gpu: GPU,
+  run: RUN,
+  items: 'a list',
+  skipped: 'a list?',
+  out: 'a text',
+  name: 'a text?',
+  init: 'a Map?',
+  losses: 'a list?',
+  resume: 'an object?',
+  hooks: 'an object?',
+  signal: 'an AbortSignal?',
+  checkpointMinutes: 'a number?',
+  workerUrl: 'a URL?',
+  createModel: 'a function?',
+  openLoader: 'a function?',
+};
+
 /** So many steps in a row without a finite gradient will not mend themselves. */
 const GIVE_UP = 50;
 /** Steps that the rate shown is averaged over. */
@@ -192,6 +219,7 @@ const LOSSES = new Set<string>(['total', ...SCALES]);
  * `loadCheckpoint` and `decodeState`.
  */
 export async function readResumePoint(pathOrRunDir: string): Promise<ResumePoint> {
+  checkArguments('readResumePoint', { pathOrRunDir: [pathOrRunDir, 'a text'] });
   const checkpoint = await loadCheckpoint(pathOrRunDir);
   const state = decodeState(checkpoint);
   const text = checkpoint.metadata['loop'];
@@ -246,6 +274,8 @@ export function assertResumable({ state: { config }, path }: ResumePoint, { mgf,
  * model throw.
  */
 export async function pretrain(options: PretrainOptions): Promise<PretrainResult> {
+  checkOptions('pretrain', options, OPTIONS);
+  checkOptions('pretrain', options.hooks ?? {}, HOOKS);
   const {
     gpu,
     run,

@@ -15,6 +15,7 @@
  * high word of word * n.
  */
 
+import { checkArguments, checkFields } from '../check.ts';
 import { mulHigh, philox4x32 } from './philox.ts';
 import type { Purpose } from './purposes.ts';
 
@@ -33,6 +34,12 @@ export interface RandomStream {
  * Two streams that differ in any of the four share no block.
  */
 export function randomStream(seed: number, c1 = 0, c2 = 0, c3 = 0): RandomStream {
+  checkArguments('randomStream', {
+    seed: [seed, 'a number'],
+    c1: [c1, 'a number'],
+    c2: [c2, 'a number'],
+    c3: [c3, 'a number'],
+  });
   const k0 = seed >>> 0;
   const k1 = Math.floor(seed / 0x100000000) >>> 0;
   const words = new Uint32Array(4);
@@ -60,6 +67,8 @@ export const stream = (
 
 /** The first `count` entries of a random permutation of 0..n-1 (Fisher-Yates, one draw an entry). */
 export function permutation(n: number, random: RandomStream, count = n): Uint32Array {
+  checkArguments('permutation', { n: [n, 'a number'], count: [count, 'a number'] });
+  checkFields('permutation', 'random.', random, { below: 'a function' });
   const order = Uint32Array.from({ length: n }, (_, i) => i);
   for (let i = 0; i < Math.min(count, n - 1); i++) {
     const j = i + random.below(n - i);

@@ -5,6 +5,7 @@
  */
 import { permutation, randomStream } from '../random/stream.ts';
 import type { RandomStream } from '../random/stream.ts';
+import { checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { accuracy, bootstrap } from '../tasks/probe/metrics.ts';
 
@@ -27,6 +28,14 @@ export interface LinearProbeOptions {
   seed?: number;
 }
 
+const OPTIONS: Rules<LinearProbeOptions> = {
+  train: 'an object',
+  test: 'an object',
+  classes: 'a number',
+  l2grid: 'a list?',
+  seed: 'a number?',
+};
+
 /** How well a linear classifier did on the test rows. */
 export interface LinearProbeResult {
   /** Share of test rows classified right. */
@@ -48,6 +57,7 @@ const HISTORY = 10;
  * of `train`.
  */
 export function linearProbe(options: LinearProbeOptions): LinearProbeResult {
+  checkOptions('linearProbe', options, OPTIONS);
   const { train, test, classes, l2grid = [1e-4, 1e-3, 1e-2, 1e-1, 1], seed = 0 } = options;
   const dim = check(train, test, classes, l2grid);
   const random = randomStream(seed);

@@ -2,6 +2,7 @@
  * The report of a training run: one HTML file with everything in it, readable without JavaScript and without
  * a network.
  */
+import { checkFields } from '../check.ts';
 import { escape } from './html.ts';
 import { ablationSection } from './sections/ablation.ts';
 import { detailsSections } from './sections/details.ts';
@@ -22,6 +23,7 @@ export type { CurvePoint, Health, Recording, ReportData, VoiceMaps } from './dat
  * sizes do not fit.
  */
 export function renderReport(data: ReportData): string {
+  checkFields('renderReport', 'data.', data, { title: 'a text' });
   const sections = [
     resultSection(data.table),
     trainingSection(data),

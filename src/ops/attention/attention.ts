@@ -1,4 +1,5 @@
-import type { Value } from '../../graph/graph.ts';
+import { checkArguments, checkOptions, VALUE } from '../../check.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import type { Cost } from '../../graph/op.ts';
 import {
@@ -91,7 +92,8 @@ export function attention(
   keyMask: Value | null = null,
   options: { flash?: boolean } = {},
 ): Value {
-  return q.graph.apply(options.flash ? flashAttentionOp : attentionOp, [q, k, v, keyMask], {})[0]!;
+  checkOptions('attention', options, { flash: 'true or false?' });
+  return apply(options.flash ? flashAttentionOp : attentionOp, [q, k, v, keyMask], {}, 3)[0]!;
 }
 
 // ----------------------------------------------------------------------------- one projection: [B, T, 3 H D]
@@ -160,11 +162,18 @@ export function selfAttention(
   heads: number,
   options: { keyMask?: Value | null; dropout?: number; flash?: boolean } = {},
 ): Value {
+  checkArguments('selfAttention', { qkv: [qkv, VALUE], heads: [heads, 'a number'] });
+  checkOptions('selfAttention', options, {
+    keyMask: `${VALUE}|null?`,
+    dropout: 'a number?',
+    flash: 'true or false?',
+  });
   const drop = options.dropout ? dropoutAttrs(qkv.graph, options.dropout) : null;
-  return qkv.graph.apply(
+  return apply(
     options.flash ? flashSelfAttentionOp : selfAttentionOp,
     [qkv, options.keyMask ?? null],
     { heads, drop },
+    1,
   )[0]!;
 }
 

@@ -1,6 +1,7 @@
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp, type BackwardContext } from '../../launch/op.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
 import narrowSource from '../../../kernels/conv_narrow.wgsl';
@@ -318,14 +319,19 @@ export function conv1d(
   bias: Value | null = null,
   options: Partial<ConvAttrs> = {},
 ): Value {
-  return x.graph.apply(conv1dOp, [x, weight, bias], {
-    stride: 1,
-    padding: 0,
-    dilation: 1,
-    groups: 1,
-    trim: 0,
-    ...options,
-  })[0]!;
+  checkOptions('conv1d', options, {
+    stride: 'a number?',
+    padding: 'a number?',
+    dilation: 'a number?',
+    groups: 'a number?',
+    trim: 'a number?',
+  });
+  return apply(
+    conv1dOp,
+    [x, weight, bias],
+    { stride: 1, padding: 0, dilation: 1, groups: 1, trim: 0, ...options },
+    2,
+  )[0]!;
 }
 
 /** Of `convTranspose1d`, in positions along its output. */
@@ -402,12 +408,17 @@ export function convTranspose1d(
   bias: Value | null = null,
   options: Partial<TransposeAttrs> = {},
 ): Value {
-  return x.graph.apply(convTranspose1dOp, [x, weight, bias], {
-    stride: 1,
-    padding: 0,
-    outputPadding: 0,
-    ...options,
-  })[0]!;
+  checkOptions('convTranspose1d', options, {
+    stride: 'a number?',
+    padding: 'a number?',
+    outputPadding: 'a number?',
+  });
+  return apply(
+    convTranspose1dOp,
+    [x, weight, bias],
+    { stride: 1, padding: 0, outputPadding: 0, ...options },
+    2,
+  )[0]!;
 }
 
 /** Float64 reference of conv1d: x [B, L, Cin], w [Cout, K, Cin / groups] -> [B, T, Cout]. */

@@ -1,5 +1,6 @@
 import type { Gemm, Product } from './product.ts';
 import type { AdapterProfile } from '../../gpu/device.ts';
+import { checkFields, VALUE } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { Value } from '../../graph/graph.ts';
 import { imageable, panelLayers } from '../../launch/image.ts';
@@ -19,6 +20,16 @@ const UNBOUNDED = 0x7fffffff;
 
 /** The dispatch of one matrix product, in the adapter's kernel family. */
 export function gemm(adapter: AdapterProfile, g: Gemm): Dispatch {
+  checkFields('gemm', 'adapter.', adapter, { family: 'a text' });
+  checkFields('gemm', '', g, {
+    mode: '"nt"|"nn"|"tn"',
+    a: VALUE,
+    b: VALUE,
+    c: VALUE,
+    m: 'a number',
+    n: 'a number',
+    k2: 'a number',
+  });
   const product = describe(g);
   const dispatch = onGpu(adapter) ? gpuProduct(adapter, product) : cpuProduct(adapter, product);
   if (g.activation || g.residual || g.paddedColumns || !product.constants['C_VEC']) return dispatch;

@@ -1,6 +1,7 @@
+import { checkOptions, VALUE } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { elementwise } from '../elementwise.ts';
 import { gemm, gemmSplit } from './gemm.ts';
@@ -104,9 +105,13 @@ export function linear(
   bias: Value | null = null,
   options: { activation?: Activation; residual?: Value | null } = {},
 ): Value {
-  return x.graph.apply(linearOp, [x, weight, bias, options.residual ?? null], {
-    activation: options.activation ?? 'none',
-  })[0]!;
+  checkOptions('linear', options, { activation: '"none"|"gelu"?', residual: `${VALUE}|null?` });
+  return apply(
+    linearOp,
+    [x, weight, bias, options.residual ?? null],
+    { activation: options.activation ?? 'none' },
+    2,
+  )[0]!;
 }
 
 /** Float64 reference of y (without activation and residual): x [M, I], weight [O, I], bias [O]. */

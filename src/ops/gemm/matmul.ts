@@ -1,6 +1,7 @@
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, formatShape, type Shape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp, type BackwardContext } from '../../launch/op.ts';
 import type { Dispatch } from '../../launch/dispatch.ts';
 import { gemm } from './gemm.ts';
@@ -207,7 +208,8 @@ function reduced(c: Context, target: Value, full: Shape, write: (target: Value) 
  * @throws MGFError 'shape'
  */
 export function matmul(a: Value, b: Value, options: Partial<MatmulAttrs> = {}): Value {
-  return a.graph.apply(matmulOp, [a, b], {
+  checkOptions('matmul', options, { transposeA: 'true or false?', transposeB: 'true or false?' });
+  return apply(matmulOp, [a, b], {
     transposeA: options.transposeA ?? false,
     transposeB: options.transposeB ?? false,
   })[0]!;

@@ -1,3 +1,4 @@
+import { checkArguments, checkFields, VALUE } from '../../check.ts';
 import columnSumsText from '../../../kernels/column_sums.wgsl';
 import totalText from '../../../kernels/total.wgsl';
 import weightedSumText from '../../../kernels/weighted_sum.wgsl';
@@ -50,6 +51,13 @@ export function columnSums(
   columns: number,
   out: Value,
 ): Dispatch[] {
+  checkFields('columnSums', 'context.', context, { adapter: 'an object', temp: 'a function' });
+  checkArguments('columnSums', {
+    x: [x, VALUE],
+    rows: [rows, 'a number'],
+    columns: [columns, 'a number'],
+    out: [out, VALUE],
+  });
   const { adapter } = context;
   const VEC = Number(columns % 4 === 0);
   const width = VEC ? columns / 4 : columns;

@@ -1,8 +1,9 @@
 import backwardText from '../../../kernels/cross_entropy_backward.wgsl';
 import forwardText from '../../../kernels/cross_entropy.wgsl';
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { kernel } from '../../launch/dispatch.ts';
 import { ceilDiv, overRows } from '../../launch/grid.ts';
@@ -89,8 +90,10 @@ export const crossEntropyOp = defineOp<{ ignoreIndex: number }>({
  * caller checks them, the device only keeps them from reading elsewhere.
  * @throws MGFError 'shape'
  */
-export const crossEntropy = (logits: Value, target: Value, options: { ignoreIndex?: number } = {}): Value =>
-  logits.graph.apply(crossEntropyOp, [logits, target], { ignoreIndex: options.ignoreIndex ?? -100 })[0]!;
+export const crossEntropy = (logits: Value, target: Value, options: { ignoreIndex?: number } = {}): Value => {
+  checkOptions('crossEntropy', options, { ignoreIndex: 'a number?' });
+  return apply(crossEntropyOp, [logits, target], { ignoreIndex: options.ignoreIndex ?? -100 })[0]!;
+};
 
 /** `crossEntropy` in float64. `C`: classes. */
 export function crossEntropyReference(

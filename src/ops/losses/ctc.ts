@@ -1,9 +1,10 @@
 import alphaBetaText from '../../../kernels/ctc_alpha_beta.wgsl';
 import gradientText from '../../../kernels/ctc_gradient.wgsl';
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { AdapterProfile } from '../../gpu/device.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
 import { ceilDiv } from '../../launch/grid.ts';
@@ -148,7 +149,8 @@ export function ctcLoss(
   targetLengths: Value,
   options: { blank?: number; zeroInfinity?: boolean } = {},
 ): Value {
-  return logits.graph.apply(ctcLossOp, [logits, targets, inputLengths, targetLengths], {
+  checkOptions('ctcLoss', options, { blank: 'a number?', zeroInfinity: 'true or false?' });
+  return apply(ctcLossOp, [logits, targets, inputLengths, targetLengths], {
     blank: options.blank ?? 0,
     zeroInfinity: options.zeroInfinity ?? true,
   })[0]!;

@@ -5,10 +5,11 @@ import indexText from '../../../kernels/info_nce_index.wgsl';
 import logitsText from '../../../kernels/info_nce_logits.wgsl';
 import normsText from '../../../kernels/row_inverse_norms.wgsl';
 import rowsText from '../../../kernels/info_nce_rows.wgsl';
+import { checkOptions, VALUE } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { AdapterProfile } from '../../gpu/device.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { imageable } from '../../launch/image.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
@@ -253,9 +254,13 @@ export function maskedInfoNCE(
   negatives: Value,
   options: { temperature?: number; weights?: Value | null } = {},
 ): [loss: Value, accuracy: Value] {
-  const outputs = c.graph.apply(maskedInfoNceOp, [c, z, anchor, negatives, options.weights ?? null], {
-    temperature: options.temperature ?? 0.1,
-  });
+  checkOptions('maskedInfoNCE', options, { temperature: 'a number?', weights: `${VALUE}|null?` });
+  const outputs = apply(
+    maskedInfoNceOp,
+    [c, z, anchor, negatives, options.weights ?? null],
+    { temperature: options.temperature ?? 0.1 },
+    4,
+  );
   return [outputs[0]!, outputs[1]!];
 }
 

@@ -2,9 +2,10 @@ import backwardText from '../../../kernels/normalise_pairs_backward.wgsl';
 import coefficientsText from '../../../kernels/nt_xent_coefficients.wgsl';
 import normaliseText from '../../../kernels/normalise_pairs.wgsl';
 import rowsText from '../../../kernels/nt_xent_rows.wgsl';
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
 import { gemm } from '../gemm/gemm.ts';
@@ -137,8 +138,10 @@ export const ntXentOp = defineOp<{ temperature: number }>({
  * others, mean -> [1]. Norms are clamped at 1e-8.
  * @throws MGFError 'shape' for B < 2
  */
-export const ntXent = (a: Value, b: Value, options: { temperature?: number } = {}): Value =>
-  a.graph.apply(ntXentOp, [a, b], { temperature: options.temperature ?? 0.1 })[0]!;
+export const ntXent = (a: Value, b: Value, options: { temperature?: number } = {}): Value => {
+  checkOptions('ntXent', options, { temperature: 'a number?' });
+  return apply(ntXentOp, [a, b], { temperature: options.temperature ?? 0.1 })[0]!;
+};
 
 /** `ntXent` in float64. `P`: width of the vectors. */
 export function ntXentReference(a: Float64Array, b: Float64Array, P: number, temperature: number): number {

@@ -1,7 +1,7 @@
 import backwardText from '../../../kernels/pointwise_loss_backward.wgsl';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, f32, formatShape } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { kernel } from '../../launch/dispatch.ts';
 import { grouping, overSpans, weightedMean } from '../lib/reduce.ts';
@@ -79,11 +79,11 @@ export const mseLossOp = pointwiseLoss('mse_loss', 'mse');
  * @throws MGFError 'shape'
  */
 export const l1Loss = (x: Value, y: Value, mask: Value | null = null): Value =>
-  x.graph.apply(l1LossOp, [x, y, mask], {})[0]!;
+  apply(l1LossOp, [x, y, mask], {}, 2)[0]!;
 
 /** Mean of (x - y)^2 -> [1]; see `l1Loss`. @throws MGFError 'shape' */
 export const mseLoss = (x: Value, y: Value, mask: Value | null = null): Value =>
-  x.graph.apply(mseLossOp, [x, y, mask], {})[0]!;
+  apply(mseLossOp, [x, y, mask], {}, 2)[0]!;
 
 /** `l1Loss` and `mseLoss` in float64. */
 export function pointwiseLossReference(

@@ -1,7 +1,8 @@
 import type { AdapterProfile } from '../../gpu/device.ts';
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
 import combineSource from '../../../kernels/group_norm_combine.wgsl';
@@ -162,7 +163,8 @@ export function groupNorm(
   bias: Value,
   options: { groups: number; eps?: number; activation?: 'none' | 'gelu' },
 ): Value {
-  return x.graph.apply(groupNormOp, [x, weight, bias], {
+  checkOptions('groupNorm', options, { groups: 'a number', eps: 'a number?', activation: '"none"|"gelu"?' });
+  return apply(groupNormOp, [x, weight, bias], {
     groups: options.groups,
     eps: options.eps ?? 1e-5,
     activation: options.activation ?? 'none',

@@ -1,7 +1,8 @@
 import type { AdapterProfile } from '../../gpu/device.ts';
+import { checkOptions } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { imageable } from '../../launch/image.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
@@ -225,10 +226,13 @@ export function layerNorm(
   bias: Value | null,
   options: { eps?: number; activation?: 'none' | 'gelu' } = {},
 ): Value {
-  return x.graph.apply(layerNormOp, [x, weight, bias], {
-    eps: options.eps ?? 1e-5,
-    activation: options.activation ?? 'none',
-  })[0]!;
+  checkOptions('layerNorm', options, { eps: 'a number?', activation: '"none"|"gelu"?' });
+  return apply(
+    layerNormOp,
+    [x, weight, bias],
+    { eps: options.eps ?? 1e-5, activation: options.activation ?? 'none' },
+    1,
+  )[0]!;
 }
 
 /** Float64 reference (before the activation): x [rows, D]. */

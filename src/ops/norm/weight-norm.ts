@@ -1,6 +1,6 @@
 import { MGFError } from '../../errors.ts';
+import { apply, type Value } from '../../graph/graph.ts';
 import { elements, f32, formatShape, type Spec } from '../../graph/shape.ts';
-import type { Value } from '../../graph/graph.ts';
 import { defineOp } from '../../launch/op.ts';
 import { kernel, type Dispatch } from '../../launch/dispatch.ts';
 import source from '../../../kernels/weight_norm.wgsl';
@@ -80,7 +80,7 @@ export const weightNormOp = defineOp<Record<never, never>>({
  * [out, K, in / groups], g of K elements -> v's shape.
  * @throws MGFError 'shape'
  */
-export const weightNorm = (v: Value, g: Value): Value => v.graph.apply(weightNormOp, [v, g], {})[0]!;
+export const weightNorm = (v: Value, g: Value): Value => apply(weightNormOp, [v, g], {})[0]!;
 
 /** Float64 reference: v [out, K, C], g [K]. */
 export function weightNormReference(v: Float64Array, g: Float64Array, K: number, C: number): Float64Array {

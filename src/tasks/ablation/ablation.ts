@@ -5,8 +5,10 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { BatchSource } from '../../audio/source.ts';
+import { checkArguments, checkFields, checkOptions, GPU, RUN, type Rules } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
-import { assertSameConfig, nearestName, overrideRunConfig, SCALES } from '../../mgf/config.ts';
+import { nearestName } from '../../edit-distance.ts';
+import { assertSameConfig, overrideRunConfig, SCALES } from '../../mgf/config.ts';
 import { initialValues, mgfParameters } from '../../mgf/weights.ts';
 import { CheckpointStore, loadWeights, writeFileAtomically } from '../../pretrain/checkpoint.ts';
 import { readJsonl } from '../../pretrain/logs.ts';
@@ -37,10 +39,9 @@ const UNTRAINED: readonly string[] = ['random', 'log-mel'];
  * The rows of the grid for a configuration: of the scales that it trains (three with the mel front end), and
  * of losses that were brought.
  */
-export function ablationRows({
-  loss_weights,
-  extra_losses,
-}: Pick<MGFConfig, 'loss_weights' | 'extra_losses'>): string[] {
+export function ablationRows(config: Pick<MGFConfig, 'loss_weights' | 'extra_losses'>): string[] {
+  checkFields('ablationRows', 'config.', config, { loss_weights: 'an object', extra_losses: 'an object' });
+  const { loss_weights, extra_losses } = config;
   const scales: string[] = [
     ...SCALES.filter((s) => loss_weights[s] > 0),
     ...Object.keys(extra_losses).filter((name) => extra_losses[name]!.weight > 0),
@@ -59,6 +60,7 @@ export function ablationRows({
  * nearest one.
  */
 export function chooseRows(mgf: MGFConfig, wanted?: readonly string[]): string[] {
+  checkArguments('chooseRows', { wanted: [wanted, 'a list?'] });
   const rows = ablationRows(mgf);
   const unknown = wanted?.find((name) => !rows.includes(name));
   if (unknown !== undefined)
@@ -72,6 +74,7 @@ export function chooseRows(mgf: MGFConfig, wanted?: readonly string[]): string[]
 
 /** The configuration that a row of the grid trains; everything but losses and seed is that of `base`. */
 export function rowConfig(base: RunConfig, name: string, seed: number): RunConfig {
+  checkArguments('rowConfig', { base: [base, RUN], name: [name, 'a text'], seed: [seed, 'a number'] });
   const [kind, scale] = name.split(/-(.*)/) as [string, Scale];
   const { loss_weights, objectives, extra_losses } = base.mgf;
   const off = (loss: string): boolean =>
@@ -147,6 +150,23 @@ export interface AblationOptions {
   signal?: AbortSignal;
 }
 
+const OPTIONS: Rules<AblationOptions> = {
+  gpu: GPU,
+  base: RUN,
+  losses: 'a list?',
+  preset: 'a text',
+  items: 'a list',
+  skipped: 'a list?',
+  data: 'a text',
+  probes: 'an object',
+  rows: 'a list',
+  seeds: 'a list',
+  out: 'a text',
+  score: 'a function',
+  hooks: 'an object?',
+  signal: 'an AbortSignal?',
+};
+
 const bytes = (text: string): Uint8Array[] => [new TextEncoder().encode(text)];
 const isTrained = (name: string): boolean => !UNTRAINED.includes(name);
 
@@ -162,6 +182,7 @@ const isTrained = (name: string): boolean => !UNTRAINED.includes(name);
 export async function runAblation(
   options: AblationOptions,
 ): Promise<{ result: AblationResult; interrupted: boolean }> {
+  checkOptions('runAblation', options, OPTIONS);
   const { gpu, base, preset, rows, seeds, out, score, hooks = {}, signal } = options;
   if (base.train.minutes !== null)
     throw new MGFError(

@@ -1,4 +1,5 @@
 /** What the cells of an ablation are scored by: linear probes on labelled recordings (Node, Deno, Bun). */
+import { checkArguments, checkOptions, GPU } from '../../check.ts';
 import { ClipStore } from '../../audio/clips.ts';
 import { RECEPTIVE_FIELD } from '../../audio/sampling.ts';
 import { readTask } from '../data/labelled.ts';
@@ -40,8 +41,15 @@ export interface ScorerOptions {
 export async function labelledScorer(
   gpu: Gpu,
   labels: string,
-  { tasks, families, onProgress }: ScorerOptions,
+  options: ScorerOptions,
 ): Promise<(subject: Subject) => Promise<AblationRow['scores']>> {
+  checkArguments('labelledScorer', { gpu: [gpu, GPU], labels: [labels, 'a text'] });
+  checkOptions('labelledScorer', options, {
+    tasks: 'a list',
+    families: 'a list?',
+    onProgress: 'a function?',
+  });
+  const { tasks, families, onProgress } = options;
   const data = new Map<AblationTask, TaskData>();
   for (const task of tasks) data.set(task, await readTask(task, labels, { seed: SEED, families }));
   // Every cell hears the same recordings: they are decoded for the first.

@@ -1,4 +1,5 @@
 /** What an ablation says: means over seeds, and differences from the row `all` seed by seed. */
+import { checkFields } from '../../check.ts';
 import type { AblationResult, AblationRow } from '../task.ts';
 
 /** The probes that an ablation can be scored by. */
@@ -42,7 +43,9 @@ export interface ComparedRow {
 }
 
 /** A row a name, in the order of the result. */
-export function compareRows({ rows }: Pick<AblationResult, 'rows'>): ComparedRow[] {
+export function compareRows(result: Pick<AblationResult, 'rows'>): ComparedRow[] {
+  checkFields('compareRows', 'result.', result, { rows: 'a list' });
+  const { rows } = result;
   const all = rows.filter((r) => r.name === 'all');
   return [...new Set(rows.map((r) => r.name))].map((name): ComparedRow => {
     const own = rows.filter((r) => r.name === name);
@@ -98,6 +101,12 @@ const METRICS: Readonly<Record<AblationTask, string>> = {
 
 /** The table as Markdown, with what it needs to be read. */
 export function ablationMarkdown(result: AblationResult): string {
+  checkFields('ablationMarkdown', 'result.', result, {
+    rows: 'a list',
+    preset: 'a text',
+    adapter: 'a text',
+    date: 'a text',
+  });
   const rows = compareRows(result);
   const tasks = ABLATION_TASKS.filter((task) => rows.some((r) => r.scores[task]));
   const scales = SCALE_NAMES.filter((s) => rows.some((r) => s in r.losses));

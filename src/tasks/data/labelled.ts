@@ -9,6 +9,7 @@ import { parse } from 'csv-parse/sync';
 import { readManifest, type Skipped, type Utterance } from '../../audio/manifest.ts';
 import { permutation, stream } from '../../random/stream.ts';
 import { SAMPLE_RATE } from '../../audio/sampling.ts';
+import { checkArguments, checkFields, checkOptions, type Rules } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { Phone, Split, TaskData, TaskItem, TaskName } from '../task.ts';
 
@@ -53,6 +54,17 @@ const SPLITS: Readonly<Record<string, Split>> = {
   validation: 'dev',
   test: 'test',
 };
+const TASKS = Object.keys(MANIFESTS)
+  .map((name) => JSON.stringify(name))
+  .join('|');
+const OPTIONS: Rules<TaskDataOptions> = {
+  seed: 'a number?',
+  families: 'a list?',
+  fold: 'a number?',
+  devShare: 'a number?',
+  alignments: 'a text?',
+  onSkipped: 'a function?',
+};
 
 /** A row of the manifest while its labels are still names. */
 interface Row {
@@ -89,6 +101,8 @@ export async function readTask(
   spec: string,
   options: TaskDataOptions = {},
 ): Promise<TaskData> {
+  checkArguments('readTask', { task: [task, TASKS], spec: [spec, 'a text'] });
+  checkOptions('readTask', options, OPTIONS);
   const path = manifestOf(task, spec);
   const { items, skipped } = await readManifest(path);
   const left: Skipped[] = [...skipped];
@@ -185,6 +199,7 @@ export function partsOf(item: TaskItem): string[] {
  * where a corpus's official split is by recording.
  */
 export function sharedSpeakers(data: TaskData): string[] {
+  checkFields('sharedSpeakers', 'data.', data, { items: 'a list' });
   const heard = new Set(data.items.filter((item) => item.split !== 'test').map((item) => item.speaker));
   return [
     ...new Set(
@@ -199,6 +214,7 @@ export function sharedSpeakers(data: TaskData): string[] {
  * Class of each encoder frame, [frames]: the phone at its centre, sample 320 t + 200; -1 where no phone is.
  */
 export function frameLabels(phones: readonly Phone[], frames: number): Int32Array<ArrayBuffer> {
+  checkArguments('frameLabels', { phones: [phones, 'a list'], frames: [frames, 'a number'] });
   const labels = new Int32Array(frames).fill(-1);
   let at = 0;
   for (let t = 0; t < frames; t++) {

@@ -1,4 +1,5 @@
 /** From the logits of connectionist temporal classification to labels. Class 0 is the blank. */
+import { checkArguments, checkFields, type Rules } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { CharLM } from './ngram.ts';
 
@@ -21,6 +22,7 @@ export interface ClipLogits {
   readonly frames: number;
   readonly logits: Float32Array;
 }
+export const CLIP_LOGITS: Rules<ClipLogits> = { frames: 'a number', logits: 'a Float32Array' };
 
 /**
  * The labels of the best path: repeats are merged, then blanks left out, as `aa_ab` -> `aab`. logits:
@@ -162,11 +164,10 @@ function logAdd(a: number, b: number): number {
  * Transcript from the logits of CTC (class i + 1 is `classes[i]`): the best path, or with a `beam` the best
  * labels; one space between words.
  */
-export function decodeTranscript(
-  { frames, logits }: ClipLogits,
-  classes: readonly string[],
-  beam?: BeamOptions,
-): string {
+export function decodeTranscript(clip: ClipLogits, classes: readonly string[], beam?: BeamOptions): string {
+  checkFields('decodeTranscript', 'clip.', clip, CLIP_LOGITS);
+  checkArguments('decodeTranscript', { classes: [classes, 'a list'], beam: [beam, 'an object?'] });
+  const { frames, logits } = clip;
   const C = classes.length + 1;
   const labels = beam
     ? prefixBeamCTC(logSoftmaxRows(logits, C), frames, C, beam)

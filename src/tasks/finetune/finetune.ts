@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { ClipStore, type SkippedClip } from '../../audio/clips.ts';
 import { permutation, stream } from '../../random/stream.ts';
 import { lengthBuckets, RECEPTIVE_FIELD, SAMPLE_RATE } from '../../audio/sampling.ts';
+import { checkNames, checkOptions, CONFIG, GPU, type Rules } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import type { MGFConfig } from '../../mgf/config.ts';
@@ -124,6 +125,23 @@ export interface FineTuneOptions extends FineTuneHooks {
   readonly signal?: AbortSignal;
 }
 
+const OPTIONS: Rules<FineTuneOptions> = {
+  gpu: GPU,
+  data: 'an object',
+  config: CONFIG,
+  encoder: 'a Map',
+  spec: 'an object',
+  features: '"mgf"|"random"',
+  checkpoint: 'a text',
+  out: 'a text',
+  settings: 'an object?',
+  signal: 'an AbortSignal?',
+  onScan: 'a function?',
+  onStart: 'a function?',
+  onEpoch: 'a function?',
+  onNote: 'a function?',
+};
+
 /** What fine-tuning writes as result.json: one row of a probe's table, and how it came about. */
 export interface FineTuneResult extends ProbeResult {
   readonly fineTuning: {
@@ -161,6 +179,8 @@ interface Run {
  * 'out-of-memory' where a batch is too large.
  */
 export async function finetune(options: FineTuneOptions): Promise<FineTuneResult> {
+  checkOptions('finetune', options, OPTIONS);
+  checkNames('finetune', 'setting', Object.keys(options.settings ?? {}), Object.keys(FINE_TUNE_DEFAULTS));
   const { gpu, data, config, spec, out } = options;
   const settings = { ...FINE_TUNE_DEFAULTS, ...options.settings };
   const started = performance.now();

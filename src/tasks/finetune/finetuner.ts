@@ -22,7 +22,7 @@ import { clipCoefficient, gradNorm } from '../../optim/clip.ts';
 import { ProgramCache } from '../../plan/cache.ts';
 import { compile } from '../../plan/compile.ts';
 import { ParameterStore, type HostTensor, type StoreBuffer } from '../../plan/parameters.ts';
-import type { HostArray, Program } from '../../plan/program.ts';
+import { inputsOf, type HostArray, type Program } from '../../plan/program.ts';
 import { headParameters, type HeadSpec } from '../probe/head.ts';
 import { taskGraph, taskInputs, TaskNetwork, type TaskParts, type TaskShape } from './predict.ts';
 
@@ -144,7 +144,7 @@ export class FineTuner {
     const program = await this.#programs.get(`${shape.rows} x ${shape.samples}, ${pad.labels}`, () =>
       this.#compile(shape, pad.labels),
     );
-    const result = await program.step(this.#inputs(examples, pad, at.step), {
+    const result = await program.step(inputsOf(program, this.#inputs(examples, pad, at.step)), {
       lr: at.rate,
       [HEAD_RATE]: at.headRate,
       ...biasCorrections(at.step + 1, BETAS),

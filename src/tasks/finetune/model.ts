@@ -2,6 +2,7 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
+import { checkArguments, checkFields, checkOptions, CONFIG } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import type { MGFConfig } from '../../mgf/config.ts';
 import { wav2vec2Names } from '../../mgf/encoder.ts';
@@ -59,9 +60,20 @@ const specs = (
  */
 export async function saveTaskModel(
   path: string,
-  { config, spec, classes, encoder, head, lm, notes = {} }: TaskModel,
-  { half = false }: { readonly half?: boolean } = {},
+  model: TaskModel,
+  options: { readonly half?: boolean | undefined } = {},
 ): Promise<void> {
+  checkArguments('saveTaskModel', { path: [path, 'a text'] });
+  checkFields('saveTaskModel', 'model.', model, {
+    config: CONFIG,
+    spec: 'an object',
+    classes: 'a list',
+    encoder: 'a Map',
+    head: 'a Map',
+  });
+  checkOptions('saveTaskModel', options, { half: 'true or false?' });
+  const { config, spec, classes, encoder, head, lm, notes = {} } = model;
+  const { half = false } = options;
   const tensors = new Map<string, TensorToStore>();
   const given = wav2vec2Names(encoder);
   const put = (
@@ -107,6 +119,7 @@ export const isTaskModel = (metadata: Readonly<Record<string, string>>): boolean
  * Throws MGFError 'checkpoint' for a file that has no head or is damaged, 'io' where there is nothing.
  */
 export async function loadTaskModel(fileOrFolder: string): Promise<TaskModel & { readonly path: string }> {
+  checkArguments('loadTaskModel', { fileOrFolder: [fileOrFolder, 'a text'] });
   const inside = join(fileOrFolder, TASK_MODEL_FILE);
   const folder = await stat(inside).then(
     () => true,

@@ -1,5 +1,7 @@
 /** A network with a head, in use: recordings in, phones, voices, words or moods out. Safe in a browser. */
+import { refuseBad } from '../../audio/samples.ts';
 import { HOP, RECEPTIVE_FIELD } from '../../audio/sampling.ts';
+import { checkArguments, checkFields, checkOptions, CONFIG, GPU } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import { atPrecision } from '../../gpu/adapter.ts';
 import type { Gpu, Precision } from '../../gpu/device.ts';
@@ -13,9 +15,9 @@ import { logMelPairs } from '../../ops/log-mel.ts';
 import { ProgramCache } from '../../plan/cache.ts';
 import { compile } from '../../plan/compile.ts';
 import { ParameterStore } from '../../plan/parameters.ts';
-import type { HostArray, Program } from '../../plan/program.ts';
+import { inputsOf, type HostArray, type Program } from '../../plan/program.ts';
 import type { Region } from '../../plan/storage.ts';
-import { bestClasses, logSoftmaxRows, type ClipLogits } from '../decode/decode.ts';
+import { bestClasses, CLIP_LOGITS, logSoftmaxRows, type ClipLogits } from '../decode/decode.ts';
 import { headLogits, headParameters, type HeadSpec } from '../probe/head.ts';
 import type { TaskModel } from './model.ts';
 import type { Phone } from '../task.ts';
@@ -119,6 +121,13 @@ export class TaskNetwork {
     parts: TaskParts,
     { precision, owns = false }: { readonly precision?: Precision | undefined; readonly owns?: boolean } = {},
   ) {
+    checkArguments('TaskNetwork', { gpu: [gpu, GPU] });
+    checkFields('TaskNetwork', 'parts.', parts, {
+      config: CONFIG,
+      spec: 'an object',
+      encoder: 'an object',
+      head: 'an object',
+    });
     this.#gpu = gpu;
     this.parts = parts;
     this.#precision = precision;
@@ -131,9 +140,18 @@ export class TaskNetwork {
    */
   static create(
     gpu: Gpu,
-    { config, spec, encoder: body, head }: Pick<TaskModel, 'config' | 'spec' | 'encoder' | 'head'>,
+    model: Pick<TaskModel, 'config' | 'spec' | 'encoder' | 'head'>,
     options: { readonly precision?: Precision | undefined } = {},
   ): TaskNetwork {
+    checkArguments('TaskNetwork.create', { gpu: [gpu, GPU] });
+    checkFields('TaskNetwork.create', 'model.', model, {
+      config: CONFIG,
+      spec: 'an object',
+      encoder: 'a Map',
+      head: 'a Map',
+    });
+    checkOptions('TaskNetwork.create', options, { precision: '"f32"|"f16"?' });
+    const { config, spec, encoder: body, head } = model;
     atPrecision(gpu.profile, options.precision);
     const parts = {
       config,
@@ -166,6 +184,8 @@ export class TaskNetwork {
       rows = clips.length,
     }: { readonly samples?: number; readonly rows?: number } = {},
   ): Promise<ClipLogits[]> {
+    checkArguments('TaskNetwork.logits', { clips: [clips, 'a list'] });
+    refuseBad(clips, 'its features would be those of silence; repair the signal.');
     const short = clips.find((clip) => clip.length < RECEPTIVE_FIELD);
     const { config } = this.parts;
     if (short)
@@ -189,7 +209,9 @@ export class TaskNetwork {
     const program = await this.#programs.get(`${shape.rows} x ${shape.samples} ${shape.ragged}`, () =>
       this.#compile(shape),
     );
-    const all = (await program.step(taskInputs(config, clips, shape.samples)))['logits']!;
+    const all = (await program.step(inputsOf(program, taskInputs(config, clips, shape.samples))))[
+      'logits'
+    ] as Float32Array;
     const perRow = all.length / shape.rows;
     return clips.map((clip, i) => {
       const frames = framesOf(clip.length, config);
@@ -227,7 +249,10 @@ export class TaskNetwork {
  * and stands for the 320 around its centre; the first and the last phone reach to the ends of the clip of
  * `samples` samples.
  */
-export function decodePhones({ frames, logits }: ClipLogits, samples: number): Phone[] {
+export function decodePhones(clip: ClipLogits, samples: number): Phone[] {
+  checkFields('decodePhones', 'clip.', clip, CLIP_LOGITS);
+  checkArguments('decodePhones', { samples: [samples, 'a number'] });
+  const { frames, logits } = clip;
   const best = bestClasses(logits, frames, logits.length / frames);
   const phones: Phone[] = [];
   for (let t = 0; t < frames;) {
@@ -249,5 +274,8 @@ export function decodePhones({ frames, logits }: ClipLogits, samples: number): P
 const EDGE = (RECEPTIVE_FIELD - HOP) / 2;
 
 /** Softmax of the logits of a clip, [C]. */
-export const classProbabilities = ({ logits }: ClipLogits): Float32Array =>
-  logSoftmaxRows(logits, logits.length).map(Math.exp);
+export function classProbabilities(clip: ClipLogits): Float32Array {
+  checkFields('classProbabilities', 'clip.', clip, CLIP_LOGITS);
+  const { logits } = clip;
+  return logSoftmaxRows(logits, logits.length).map(Math.exp);
+}

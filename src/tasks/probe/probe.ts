@@ -4,6 +4,7 @@
  * same network with random weights and log-mel, by which the number is to be judged.
  */
 import { basename } from 'node:path';
+import { checkOptions, CONFIG, GPU, type Rules } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import { featureLayer } from '../../mgf/encoder.ts';
 import { standardised, type Inputs } from '../features/batches.ts';
@@ -89,6 +90,32 @@ export interface ProbeTaskOptions extends ProbeSettings {
   readonly onRow?: ((row: ProbeRow, head: TrainedHead) => void) | undefined;
 }
 
+const SETTINGS: Rules<ProbeSettings> = {
+  gpu: GPU,
+  data: 'an object|a list',
+  config: CONFIG,
+  parameters: 'a Map?',
+  head: 'a text?',
+  pool: 'a text?',
+  seed: 'a number?',
+  learningRates: 'a list?',
+  beam: 'a number?',
+  cache: 'a text?',
+  load: 'a function?',
+  onProgress: 'a function?',
+};
+const PROBE_OPTIONS: Rules<ProbeOptions> = {
+  ...SETTINGS,
+  features: '"mgf"|"random"|"log-mel"',
+  layer: 'a number|"sum"?',
+};
+const PROBE_TASK_OPTIONS: Rules<ProbeTaskOptions> = {
+  ...SETTINGS,
+  checkpoint: 'a text',
+  layers: 'a list?',
+  onRow: 'a function?',
+};
+
 const LEARNING_RATES: readonly number[] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2];
 
 const labelsFrames = (task: TaskName): boolean => task === 'phoneme' || task === 'asr';
@@ -99,6 +126,7 @@ const labelsFrames = (task: TaskName): boolean => task === 'phoneme' || task ===
  * `extractFeatures`.
  */
 export async function probe(options: ProbeOptions): Promise<ProbeRow> {
+  checkOptions('probe', options, PROBE_OPTIONS);
   const { gpu, config, features: source } = options;
   const extractor = await extractorOf(options, source);
   try {
@@ -120,6 +148,7 @@ export async function probe(options: ProbeOptions): Promise<ProbeRow> {
  * `probe`.
  */
 export async function probeTask(options: ProbeTaskOptions): Promise<ProbeResult> {
+  checkOptions('probeTask', options, PROBE_TASK_OPTIONS);
   const { gpu, config, seed = 0 } = options;
   const sets = folds(options);
   const data = sets[0]!;

@@ -17,7 +17,7 @@ import { ProgramCache } from '../../plan/cache.ts';
 import { compile } from '../../plan/compile.ts';
 import { ParameterStore, type HostTensor, type StoreBuffer } from '../../plan/parameters.ts';
 import type { Gpu } from '../../gpu/device.ts';
-import type { HostArray, Program } from '../../plan/program.ts';
+import { inputsOf, type HostArray, type Program } from '../../plan/program.ts';
 import type { Region } from '../../plan/storage.ts';
 import { classifierLogits, classifierParameters, headStates, headWidth, type HeadSpec } from './head.ts';
 
@@ -98,14 +98,14 @@ export class HeadTrainer {
   async step(batch: HeadBatch, learningRate: number): Promise<void> {
     const corrections = biasCorrections(++this.#steps);
     const program = await this.#training.get(key(batch), () => this.#compile(batch, true));
-    await program.step(inputs(batch), { lr: learningRate, ...corrections });
+    await program.step(inputsOf(program, inputs(batch)), { lr: learningRate, ...corrections });
   }
 
   /** Logits [...shape, classes] and the mean loss of a batch. */
   async run(batch: HeadBatch): Promise<{ logits: Float32Array; loss: number }> {
     const program = await this.#evaluation.get(key(batch), () => this.#compile(batch, false));
-    const { logits, loss } = await program.step(inputs(batch));
-    return { logits: logits!, loss: loss![0]! };
+    const { logits, loss } = await program.step(inputsOf(program, inputs(batch)));
+    return { logits: logits as Float32Array, loss: loss![0]! };
   }
 
   #compile(batch: HeadBatch, training: boolean): Promise<Program> {
