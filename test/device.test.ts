@@ -230,7 +230,7 @@ test('an adapter of another kind than asked for is refused by name', async () =>
 test('an unknown preference is a usage error', async () => {
   const adapter = { info: { vendor: 'acme' } };
   const gpu = { requestAdapter: () => Promise.resolve(adapter) } as unknown as GPU;
-  await failsWith('usage', /unknown adapter "warp"/, () => openGpu({ gpu, prefer: 'warp' as 'gpu' }));
+  await failsWith('usage', /prefer is "warp", but must be/, () => openGpu({ gpu, prefer: 'warp' as 'gpu' }));
 });
 
 const carried = await embeddedDriver([]);

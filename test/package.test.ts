@@ -41,7 +41,7 @@ for (const [what, names, most] of [
   [
     'training',
     'MGF, Pretrainer, presetRunConfig, randomStream, spanMask, fixedNegatives, anchorCapacity, normaliseCrop',
-    84,
+    86,
   ],
   ['a graph with one op', 'compile, gelu, Graph, openGpu', 18],
 ] as const) {

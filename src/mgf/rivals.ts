@@ -4,6 +4,7 @@
  * For an L1 loss it is the median predictor, which depends on the recordings and is measured on crops of the
  * run.
  */
+import { checkArguments, CONFIG, FLOATS } from '../check.ts';
 import { SCALES } from './config.ts';
 import { framesOf } from './network.ts';
 import { activeScales, hasAccuracy } from './pretraining.ts';
@@ -28,6 +29,7 @@ const HOP = 320;
 
 /** The name of a scale's rival. */
 export function rivalName(scale: Scale | 'accuracy', objectives: Objectives): RivalName {
+  checkArguments('rivalName', { objectives: [objectives, 'an object'] });
   const l1 = scale === 'sample' || (scale !== 'accuracy' && objectives[scale] === 'l1');
   return l1 ? 'median predictor' : 'chance';
 }
@@ -37,6 +39,10 @@ export function rivalName(scale: Scale | 'accuracy', objectives: Objectives): Ri
  * utterances, 1 / (K + 1) of the phoneme accuracy.
  */
 export function chanceRivals(config: MGFConfig, utterancesPerBatch: number): Rivals {
+  checkArguments('chanceRivals', {
+    config: [config, CONFIG],
+    utterancesPerBatch: [utterancesPerBatch, 'a number'],
+  });
   const rivals: Rivals = {};
   const { num_negatives: K, objectives } = config;
   for (const scale of activeScales(config)) {
@@ -48,7 +54,10 @@ export function chanceRivals(config: MGFConfig, utterancesPerBatch: number): Riv
 }
 
 /** Batches of `rows` crops that `measureRivals` wants. */
-export const rivalBatches = (rows: number): number => Math.ceil(CROPS / rows);
+export function rivalBatches(rows: number): number {
+  checkArguments('rivalBatches', { rows: [rows, 'a number'] });
+  return Math.ceil(CROPS / rows);
+}
 
 /**
  * All rivals of a configuration. Those of L1 losses are measured on these batches (`wave` [R, L] normalised
@@ -62,6 +71,7 @@ export function measureRivals(
   utterancesPerBatch: number,
   batches: readonly Pick<Batch, 'wave' | 'mask'>[],
 ): Rivals {
+  checkArguments('measureRivals', { batches: [batches, 'a list'] });
   const rivals = chanceRivals(config, utterancesPerBatch);
   const rows = rowsOf(batches, 2 * utterancesPerBatch);
   const missing = activeScales(config).filter((scale) => rivals[scale] === undefined);
@@ -88,6 +98,7 @@ export function measureRivals(
  * of none.
  */
 export function medianError(values: Float32Array, columns: number): number {
+  checkArguments('medianError', { values: [values, FLOATS], columns: [columns, 'a number'] });
   const n = values.length / columns;
   const column = new Float32Array(n);
   let sum = 0;
