@@ -57,6 +57,146 @@ test('WAV chunks before the samples, odd ones padded, are passed over', async ()
   assert.is(channels[0]!.length, left.length);
 });
 
+const bytesOf = (text: string): number[] => [...text].map((c) => c.charCodeAt(0));
+const chunk = (id: string, body: number[], size = body.length): number[] => [
+  ...bytesOf(id),
+  ...[0, 8, 16, 24].map((bit) => (size >>> bit) & 255),
+  ...body,
+];
+
+/** A mono file of 100 samples, its data chunk between what `before` and `after` hold. */
+const plain = wav([left.slice(0, 100)]);
+const assembled = (before: number[], after: number[], data = [...plain.subarray(36)]): Uint8Array =>
+  new Uint8Array([...plain.subarray(0, 36), ...before, ...data, ...after]);
+const lengthOf = async (bytes: Uint8Array): Promise<number> =>
+  (await decodeAudio(bytes, 'x.wav')).channels[0]!.length;
+
+test('WAV chunks of odd size are passed over whether their writer padded them or not', async () => {
+  for (const before of [chunk('LIST', [1, 2, 3, 0], 3), chunk('LIST', [1, 2, 3]), chunk('bext', [7])]) {
+    assert.is(await lengthOf(assembled(before, [])), 100);
+  }
+});
+
+test('WAV chunks and stray bytes behind the samples are no samples', async () => {
+  for (const after of [chunk('LIST', [1, 2, 3]), chunk('id3 ', [0, 1]), [0, 0, 0, 0, 0, 0, 0, 0, 0]]) {
+    assert.is(await lengthOf(assembled([], after)), 100);
+  }
+});
+
+test('several data chunks of a WAV are one recording', async () => {
+  const more = chunk('data', [...plain.subarray(44, 64)]);
+  const { channels } = await decodeAudio(assembled([], [...chunk('LIST', [0, 0]), ...more]), 'x.wav');
+  assert.is(channels[0]!.length, 110);
+  assert.equal([...channels[0]!.subarray(100)], [...channels[0]!.subarray(0, 10)]);
+});
+
+test('the size of an RF64 data chunk is that of its ds64 chunk; what follows is no samples', async () => {
+  const sizes = chunk('ds64', [
+    ...new Array<number>(8).fill(0),
+    200,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    ...new Array(12).fill(0),
+  ]);
+  const open = chunk('data', [...plain.subarray(44)], 0xffffffff);
+  for (const magic of ['RF64', 'BW64']) {
+    const file = assembled(sizes, chunk('LIST', [1, 2]), open);
+    file.set(bytesOf(magic));
+    assert.is(await lengthOf(file), 100);
+  }
+});
+
+test('an empty data chunk before others is empty, not the rest of the file', async () => {
+  const file = assembled([], chunk('LIST', [1, 2]), chunk('data', []));
+  assert.match(await messageOf(() => decodeAudio(file, 'x.wav'), 'audio'), 'contains no samples');
+});
+
+/** An ID3v2 tag of `size` bytes, with or without a footer. */
+const id3 = (size: number, footer = false): Uint8Array => {
+  const tag = new Uint8Array(10 + size + (footer ? 10 : 0)).fill(0x55);
+  tag.set([...bytesOf('ID3'), 4, 0, footer ? 0x10 : 0, ...[21, 14, 7, 0].map((bit) => (size >> bit) & 127)]);
+  return tag;
+};
+const joined = (...parts: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
+const trailer = (): Uint8Array => {
+  const ape = new Uint8Array(32 + 20 + 32);
+  ape.set(bytesOf('APETAGEX'), 52);
+  new DataView(ape.buffer).setUint32(52 + 12, 20 + 32, true);
+  new DataView(ape.buffer).setUint32(52 + 20, 0x80000000, true);
+  return joined(
+    ape,
+    new Uint8Array(128).map((_, i) => bytesOf('TAG')[i] ?? 0),
+  );
+};
+
+test('tags before and behind audio of any format, with cover art of any size, change nothing', async () => {
+  for (const name of ['tone.mp3', 'tone.opus', 'tone-vorbis.ogg', 'tone-44k-stereo.flac']) {
+    const file = new Uint8Array(await readFile(fixture(name)));
+    const bare = await decodeAudio(file, name);
+    for (const before of [id3(300_000), id3(3, true), joined(id3(20), id3(5000))]) {
+      const tagged = await decodeAudio(joined(before, file, trailer()), name);
+      assert.is(tagged.channels[0]!.length, bare.channels[0]!.length, name);
+      assert.equal(tagged.channels[0]!.subarray(0, 1000), bare.channels[0]!.subarray(0, 1000), name);
+    }
+  }
+  assert.is(await lengthOf(joined(id3(7), plain)), 100);
+  const cut = id3(1000).subarray(0, 500);
+  assert.match(await messageOf(() => decodeAudio(cut, 'x.mp3'), 'audio'), 'ends within its ID3 tag');
+  assert.match(await messageOf(() => decodeAudio(id3(40), 'x.mp3'), 'audio'), 'holds tags and no audio');
+});
+
+test('channels that cancel each other are told, and one can be chosen', async () => {
+  const stereo = await decodeAudio(wav([left, left.map((x) => -x)]), 'x.wav');
+  const told: AudioWarning[] = [];
+  const onWarning = (warning: AudioWarning): number => told.push(warning);
+  const mono = await toMono16k(stereo, 'x.wav', { onWarning });
+  assert.ok(mono.every((x) => Math.abs(x) < 1e-4));
+  assert.equal(
+    told.map(({ kind }) => kind),
+    ['cancelled'],
+  );
+  assert.match(told[0]!.message, /"x.wav" cancel each other.*--channel left/);
+  for (const channel of ['left', 0] as const) {
+    const heard = await toMono16k(stereo, 'x.wav', { channel, onWarning });
+    near(Math.max(...heard), Math.max(...left), 1e-4, 'the left channel');
+  }
+  assert.is(told.length, 1);
+  const third = () => toMono16k(stereo, 'x.wav', { channel: 2 });
+  assert.match(await messageOf(third, 'audio'), 'it has channels 0 to 1, not 2');
+});
+
+test('a stated duration that is longer than the file is told', async () => {
+  const told: string[] = [];
+  const audio = await decodeAudio(wav([new Float32Array(24_000).fill(0.1)]), 'x.wav');
+  const onWarning = ({ message }: AudioWarning): number => told.push(message);
+  const heard = await toMono16k(audio, 'x.wav', { durationSeconds: 99, onWarning });
+  assert.is(heard.length, 24_000);
+  assert.equal(told, ['"x.wav" ends after 1.50 s, but 99.00 s were asked for: it is used to its end.']);
+  await toMono16k(audio, 'x.wav', { durationSeconds: 1.52, onWarning });
+  assert.is(told.length, 1);
+});
+
+test('decoders print nothing about damaged files; the error tells it', async () => {
+  const printed: unknown[] = [];
+  const { error } = console;
+  console.error = (...said: unknown[]) => printed.push(said);
+  try {
+    for (const name of ['tone.mp3', 'tone.opus']) {
+      const file = new Uint8Array(await readFile(fixture(name)));
+      for (let i = 600; i < 2000; i += 7) file[i]! ^= 0xa5;
+      await decodeAudio(file, name).catch(() => undefined);
+    }
+  } finally {
+    console.error = error;
+  }
+  assert.equal(printed, []);
+});
+
 test('WAV written as a stream, with an open size, is read to its end', async () => {
   const bytes = wav([left]);
   new DataView(bytes.buffer).setUint32(40, 0xffffffff, true);

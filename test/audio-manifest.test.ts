@@ -1,9 +1,9 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { readManifest } from '../src/audio/manifest.ts';
+import { readManifest, withUniqueIds } from '../src/audio/manifest.ts';
 import { messageOf } from './audio-wav.ts';
 
 const test = suite('manifests');
@@ -141,6 +141,80 @@ test('rows without a file are skipped with their reason, the others kept', async
   );
 });
 
+test('a file that links lead to again counts once, and a folder that holds itself is no trap', async () => {
+  await put({ 'a/1.wav': '', 'b/2.wav': '' });
+  await symlink(root, join(root, 'a', 'again'));
+  await symlink(join(root, 'a/1.wav'), join(root, 'b/same.wav'));
+  const { items } = await readManifest(root);
+  assert.equal(
+    items.map(({ id }) => id),
+    ['a/1', 'b/2'],
+  );
+  assert.is((await readManifest(join(root, '*/*.wav'))).items.length, 2);
+});
+
+test('every broken line of a manifest is named, or left out where that is wanted', async () => {
+  const good = '{"audio_filepath": "1.wav"}';
+  const jsonl = await put({ 'list.jsonl': `${good}\n{"audio\n[1]\n${good}\n{"x": 1}`, '1.wav': '' });
+  const message = await messageOf(() => readManifest(jsonl), 'data');
+  assert.match(
+    message,
+    /has 3 broken lines: line 2 is not valid JSON .*; line 3 is not a JSON object; line 5/,
+  );
+  const { items, skipped } = await readManifest(jsonl, { skipBad: true });
+  assert.equal([items.length, skipped.length], [2, 3]);
+  assert.match(skipped[2]!.reason, 'line 5 has no audio_filepath');
+  const many = await put({ 'many.jsonl': [good, ...new Array<string>(14).fill('{')].join('\n') });
+  assert.match(await messageOf(() => readManifest(many), 'data'), /14 broken lines: .*; and 4 more/);
+  const csv = await put({ 'list.csv': 'path,text\n1.wav,"good"\n1.wav,"bad" quote\n1.wav,x' });
+  assert.match(await messageOf(() => readManifest(csv), 'data'), /2 broken lines: line 3 cannot be read/);
+  assert.is((await readManifest(csv, { skipBad: true })).items.length, 1);
+});
+
+test('a NUL character in a name is told where it enters', async () => {
+  assert.match(await messageOf(() => readManifest('a\0b.tsv'), 'data'), 'contains a NUL character');
+  const tsv = await put({ 'list.tsv': 'path\n1.wav\n2\0.wav', '1.wav': '' });
+  const { items, skipped } = await readManifest(tsv);
+  assert.is(items.length, 1);
+  assert.match(skipped[0]!.reason, 'line 3 names a path with a NUL character');
+});
+
+test('ids differ: files of one name keep the folders that tell them apart', async () => {
+  await put({ 'x/a/1.wav': '', 'x/a/1.flac': '', 'x/b/2.wav': '' });
+  assert.equal(
+    (await readManifest(join(root, 'x'))).items.map(({ id }) => id),
+    ['1.flac', '1.wav', 'b/2'],
+  );
+  const tsv = await put({ 'list.tsv': 'path\tid\nx/a/1.wav\tone\nx/b/2.wav\tone\nx/b/2.wav\tother' });
+  assert.equal(
+    (await readManifest(tsv)).items.map(({ id }) => id),
+    ['1.wav', '2.wav', 'other'],
+  );
+  await put({ 'y/a/1.wav': '' });
+  const both = [
+    ...(await readManifest(join(root, 'x/a/1.wav'))).items,
+    ...(await readManifest(join(root, 'y/a/1.wav'))).items,
+  ];
+  assert.equal(
+    withUniqueIds(both).map(({ id }) => id),
+    ['x/a/1.wav', 'y/a/1.wav'],
+  );
+  const segments = await put({ 's.tsv': 'path\tid\toffset\nx/a/1.wav\ts\t0\nx/a/1.wav\ts\t2' });
+  assert.equal(
+    (await readManifest(segments)).items.map(({ id }) => id),
+    ['1.wav#0', '1.wav#2'],
+  );
+});
+
+test('a channel is that of the row, else that of the list', async () => {
+  const tsv = await put({ 'list.tsv': 'path\tchannel\n1.wav\tright\n2.wav\t', '1.wav': '', '2.wav': '' });
+  const { items } = await readManifest(tsv, { channel: 0 });
+  assert.equal(
+    items.map(({ channel }) => channel),
+    ['right', 0],
+  );
+});
+
 test('what cannot be read gives one sentence each', async () => {
   const endings = '.wav, .wave, .flac, .mp3, .ogg, .oga, .opus';
   const say = (spec: string) => messageOf(() => readManifest(spec), 'data');
@@ -174,11 +248,15 @@ test('what cannot be read gives one sentence each', async () => {
       `${root}, ${dirname(root)}, ${dirname(dirname(root))}, ${join(root, 'audio')}.`,
   );
   const json = await put({ 'bad.jsonl': '{"audio_filepath": "a.wav"}\n{oops\n' });
-  assert.match(await say(json), /^Line 2 of ".*bad\.jsonl" is not valid JSON \(.*\)\.$/);
+  assert.match(
+    await say(json),
+    /bad\.jsonl" has a broken line: line 2 is not valid JSON \(.*\)\. Mend them, or/,
+  );
   const keys = await put({ 'keys.jsonl': '{"wave": "a.wav", "text": "b"}\n' });
   assert.is(
     await say(keys),
-    `Line 1 of "${keys}" has no audio_filepath (or path, audio, file); its keys are wave, text.`,
+    `"${keys}" has a broken line: line 1 has no audio_filepath (or path, audio, file); its keys are ` +
+      'wave, text. Mend them, or leave them out (--skip-bad).',
   );
   const other = await put({ 'other.bin': 'x' });
   assert.is(

@@ -35,6 +35,7 @@ function fakeLoader(seen: number[]): (options: LoaderOptions) => Promise<Loader>
         seconds: 60,
         skipped: [{ path: 'short.wav', reason: 'too short', kind: 'shorter than the crop' }],
         trusted: 0,
+        warnings: [],
       },
       next() {
         seen.push(step);

@@ -422,7 +422,7 @@ const fakeLoader = (options: LoaderOptions): Promise<Loader> => {
     shape: { R: 4, L: 8, T: 2, K: 1, capacity: 2 },
     stepsPerEpoch: 7,
     stats: {} as Loader['stats'],
-    report: { usable: 28, seconds: 60, skipped: [], trusted: 0 },
+    report: { usable: 28, seconds: 60, skipped: [], trusted: 0, warnings: [] },
     next: () => {
       const wave = Float32Array.from({ length: 4 * 640 }, (_, i) => Math.sin(step + i * (1 + i / 1000)));
       return Promise.resolve({

@@ -425,7 +425,7 @@ test(
         shape: {} as Loader['shape'],
         stepsPerEpoch: 1,
         stats: {} as Loader['stats'],
-        report: { usable: 2, seconds: 60, skipped: [], trusted: 0 },
+        report: { usable: 2, seconds: 60, skipped: [], trusted: 0, warnings: [] },
         next: () => Promise.resolve(speechBatch(run)),
         state: (step) => ({ seed: 1, step, epoch: 0, position: 0, clips: 2, digest: 'abc' }),
         close: () => Promise.resolve(),

@@ -6,7 +6,9 @@ import { MGFError } from '../errors.ts';
 import { DecoderPool, toMono16k } from './decode.ts';
 import { decodeFile } from './load.ts';
 import { isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from './sampling.ts';
+import { segmentOf } from './manifest.ts';
 import type { DecodedAudio } from './decode.ts';
+import type { AudioWarning } from './samples.ts';
 import type { Skipped, Utterance } from './manifest.ts';
 
 /** Why a clip is left out. */
@@ -28,6 +30,8 @@ export interface ScanReport {
    * memory.
    */
   trusted: number;
+  /** Recordings that are used but are not what they seem: channels that cancel, files that end early. */
+  warnings: AudioWarning[];
 }
 
 export interface ClipOptions {
@@ -61,8 +65,6 @@ function pack(samples: Float32Array): Cached {
   return { pcm, scale: peak / 32768 };
 }
 
-const segmentOf = (item: Utterance) => ({ offsetSeconds: item.offset, durationSeconds: item.duration });
-
 /** Seconds for a message, rounded to hundredths but without trailing zeros. */
 const seconds = (samples: number) => `${Number((samples / SAMPLE_RATE).toFixed(2))} s`;
 
@@ -74,7 +76,7 @@ export class ClipStore {
   readonly #minSamples: number;
   /** The usable clips, in the order of the items. */
   clips: Utterance[] = [];
-  report: ScanReport = { usable: 0, seconds: 0, skipped: [], trusted: 0 };
+  report: ScanReport = { usable: 0, seconds: 0, skipped: [], trusted: 0, warnings: [] };
 
   private constructor(options: ClipOptions) {
     this.#cacheBytes = options.cacheBytes ?? 2 ** 31;
@@ -101,6 +103,8 @@ export class ClipStore {
       if (segments) segments.push(item);
       else byFile.set(item.path, [item]);
     }
+    const onWarning = (warning: AudioWarning) => store.report.warnings.push(warning);
+    const heard = (item: Utterance) => ({ ...segmentOf(item), onWarning });
     let done = 0;
     for (const segments of byFile.values()) {
       let file: DecodedAudio | undefined;
@@ -112,10 +116,7 @@ export class ClipStore {
             store.report.trusted++;
           } else {
             file ??= await decodeFile(item.path, store.#decoders);
-            lengths.set(
-              item,
-              store.#admit(item, await toMono16k(file, item.path, segmentOf(item))).pcm.length,
-            );
+            lengths.set(item, store.#admit(item, await toMono16k(file, item.path, heard(item))).pcm.length);
           }
         } catch (error) {
           if (!(error instanceof MGFError)) throw error;
@@ -153,7 +154,11 @@ export class ClipStore {
     } else {
       cached = this.#admit(
         item,
-        await toMono16k(await decodeFile(item.path, this.#decoders), item.path, segmentOf(item)),
+        await toMono16k(await decodeFile(item.path, this.#decoders), item.path, {
+          ...segmentOf(item),
+          // Told by the scan.
+          onWarning: () => undefined,
+        }),
       );
     }
     const { pcm, scale } = cached;

@@ -81,18 +81,12 @@ function mp3Frame(bytes: Uint8Array, at: number): Mp3Frame | undefined {
 }
 
 /**
- * Walks the frames of an MP3 file: whether it ends within one, its rate, and the samples its Xing/Info tag
+ * Walks the frames of an MP3 file without tags: whether it ends within one, its rate, and the samples its Xing/Info tag
  * promises (0 without a tag).
  */
 export function mp3End(bytes: Uint8Array): { cut: boolean; promised: number; sampleRate: number } {
   let at = 0;
   let promised = 0;
-  if (startsWith(bytes, 'ID3') && bytes.length > 10) {
-    // size in four bytes of seven bits
-    at =
-      10 +
-      (((bytes[6]! & 127) << 21) | ((bytes[7]! & 127) << 14) | ((bytes[8]! & 127) << 7) | (bytes[9]! & 127));
-  }
   const first = mp3Frame(bytes, at);
   if (first) {
     const tag = at + first.tagOffset;

@@ -17,8 +17,12 @@ export async function decodeFile(path: string, pool?: DecoderPool): Promise<Deco
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') throw new MGFError('audio', `There is no file "${path}".`, { cause: error });
-    const problem =
-      code === 'EISDIR' ? 'it is a folder' : code === 'EACCES' ? 'permission denied' : String(code ?? error);
+    const problems: Record<string, string> = {
+      EISDIR: 'it is a folder',
+      EACCES: 'permission denied',
+      ERR_INVALID_ARG_VALUE: 'its name contains a NUL character',
+    };
+    const problem = problems[code ?? ''] ?? String(code ?? error);
     throw audioError(path, problem, { cause: error });
   }
   return decodeAudio(bytes, path, pool);

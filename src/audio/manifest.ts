@@ -3,13 +3,13 @@
  * manifest (Node, Deno, Bun).
  */
 import { readFile } from 'node:fs/promises';
-import { statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import { dirname, extname, isAbsolute, join, relative, resolve } from 'node:path';
 import { parse } from 'csv-parse/sync';
 import { glob } from 'tinyglobby';
-import { checkArguments } from '../check.ts';
+import { checkArguments, checkOptions, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
-import { AUDIO_EXTENSIONS } from './decode.ts';
+import { AUDIO_EXTENSIONS, type Channel, type Segment } from './decode.ts';
 import { SAMPLE_RATE } from './sampling.ts';
 
 /** One recording, or a segment of one. */
@@ -20,9 +20,14 @@ export interface Utterance {
   offset?: number;
   /** Seconds of the segment; to the end of the file if absent. */
   duration?: number;
+  /** The channel that is heard; the mean of all if absent. */
+  channel?: Channel;
   /** Length in samples at 16 kHz, where the manifest knows it. */
   samples?: number;
-  /** The manifest's `id`, or the path in it without its ending, with `#offset` where there is one. */
+  /**
+   * The manifest's `id`, or the path in it without its ending, with `#offset` where there is one. Where two
+   * recordings would have the same one, as much of their paths as tells them apart.
+   */
   id: string;
   speaker?: string;
   text?: string;
@@ -35,6 +40,25 @@ export interface Skipped {
   path: string;
   reason: string;
 }
+
+/** What of its file a recording is. */
+export const segmentOf = ({ offset, duration, channel }: Utterance): Segment => ({
+  offsetSeconds: offset,
+  durationSeconds: duration,
+  channel,
+});
+
+/** How a list is read. */
+export interface ManifestOptions {
+  /** The channel of recordings whose row has no column `channel`; the mean of all by default. */
+  readonly channel?: Channel | undefined;
+  /** Leaves out the lines of a manifest that are broken, instead of refusing the manifest. */
+  readonly skipBad?: boolean | undefined;
+}
+const OPTIONS: Rules<ManifestOptions> = {
+  channel: 'a number|"left"|"right"|"mix"?',
+  skipBad: 'true or false?',
+};
 
 /** What `readManifest` found. */
 export interface Manifest {
@@ -65,18 +89,29 @@ const isAudio = (path: string) =>
  * - a folder: every audio file below it, in order of name;
  * - an audio file, or a glob (`*`, `?`, `[]`, `{}`, `**`);
  * - TSV or CSV with a header: a `path`, `audio`, `file` or `audio_filepath` column; `offset` and `duration`
- *   in seconds, `duration_samples`
- *   (16 kHz), `speaker`, `text` or `transcript`, `id` are understood; all columns are kept;
+ *   in seconds, `duration_samples` (16 kHz), `channel` (from 0, or left, right, mix), `speaker`, `text` or `transcript`, `id` are understood; all columns are kept;
  * - fairseq .tsv: the root folder on the first line, then `path<TAB>samples` (16 kHz);
  * - NeMo JSONL: `audio_filepath`, `offset`, `duration`, `text`, `speaker`.
  *
  * Relative paths are looked for in the manifest's folder, the two folders above it and `audio/` beside it.
- * Rows without a path and files that do not exist are in `skipped`.
- * @throws MGFError 'data', one sentence: nothing there, no audio files, no path column, a broken line, none
- * of the files exists.
+ * Rows without a path and files that do not exist are in `skipped`; a file that is found twice, through
+ * links, counts once.
+ * @throws MGFError 'data', one sentence: nothing there, no audio files, no path column, broken lines (unless
+ * `skipBad`), none of the files exists.
  */
-export async function readManifest(spec: string): Promise<Manifest> {
+export async function readManifest(spec: string, options: ManifestOptions = {}): Promise<Manifest> {
   checkArguments('readManifest', { spec: [spec, 'a text'] });
+  checkOptions('readManifest', options, OPTIONS);
+  const { channel } = options;
+  const { items, skipped } = await read(spec, options);
+  const heard = channel === undefined ? items : items.map((item) => ({ channel, ...item }));
+  return { items: withUniqueIds(heard), skipped };
+}
+
+async function read(spec: string, { skipBad = false }: ManifestOptions): Promise<Manifest> {
+  if (spec.includes('\0')) {
+    throw new MGFError('data', `${JSON.stringify(spec)} is no path: it contains a NUL character.`);
+  }
   const path = resolve(spec);
   const what = kind(path);
   if (what === 'folder') return readFolder(spec, path);
@@ -88,8 +123,10 @@ export async function readManifest(spec: string): Promise<Manifest> {
         'JSONL), an audio file or a glob.',
     );
   }
-  if (isAudio(path))
-    return { items: [{ path, id: withoutEnding(relative(dirname(path), path)), columns: {} }], skipped: [] };
+  if (isAudio(path)) {
+    const id = withoutEnding(relative(dirname(path), path));
+    return { items: [{ path, id, columns: {} }], skipped: [] };
+  }
   if (!TABLE_EXTENSIONS.includes(extname(path).toLowerCase())) {
     throw new MGFError(
       'data',
@@ -99,10 +136,23 @@ export async function readManifest(spec: string): Promise<Manifest> {
   const content = (await readFile(path, 'utf8')).replace(/^\uFEFF/, '');
   if (content.trim() === '') throw new MGFError('data', `The manifest "${spec}" is empty.`);
   const lines = content.split(/\r?\n/);
-  if (content.trimStart().startsWith('{')) return locate(spec, jsonRows(spec, lines), searchFolders(path));
-  if (!lines[0]!.includes('\t') && /^[^\t]+\t\d+\s*$/.test(lines[1] ?? ''))
+  const folders = searchFolders(path);
+  if (content.trimStart().startsWith('{')) return located(spec, jsonRows(lines), folders, skipBad);
+  if (!lines[0]!.includes('\t') && /^[^\t]+\t\d+\s*$/.test(lines[1] ?? '')) {
     return readFairseq(spec, path, lines);
-  return locate(spec, tableRows(spec, content, lines[0]!), searchFolders(path));
+  }
+  return located(spec, tableRows(spec, content, lines[0]!), folders, skipBad);
+}
+
+/** Files of a search, each once: a link to a file or a folder that was found already adds nothing. */
+function eachOnce(paths: readonly string[]): string[] {
+  const found = new Map<string, string>();
+  for (const path of [...paths].sort(byName)) {
+    const real = realpathSync(path);
+    // The file itself rather than a link to it.
+    if (!found.has(real) || path === real) found.set(real, path);
+  }
+  return [...found.values()].sort(byName);
 }
 
 async function readFolder(spec: string, folder: string): Promise<Manifest> {
@@ -111,33 +161,60 @@ async function readFolder(spec: string, folder: string): Promise<Manifest> {
     caseSensitiveMatch: false,
     expandDirectories: false,
   });
-  if (found.length === 0)
+  if (found.length === 0) {
     throw new MGFError(
       'data',
       `No audio files found in "${spec}" or the folders below it; files ending in ${ENDINGS} are looked for.`,
     );
-  return {
-    items: found
-      .sort(byName)
-      .map((name) => ({ path: join(folder, name), id: withoutEnding(name), columns: {} })),
-    skipped: [],
-  };
+  }
+  const items = eachOnce(found.map((name) => join(folder, name))).map((path) => ({
+    path,
+    id: withoutEnding(relative(folder, path)),
+    columns: {},
+  }));
+  return { items, skipped: [] };
 }
 
 async function readGlob(spec: string): Promise<Manifest> {
-  const found = (await glob(spec.replaceAll('\\', '/'), { absolute: true, expandDirectories: false }))
-    .filter(isAudio)
-    .sort(byName);
-  if (found.length === 0)
+  const found = await glob(spec.replaceAll('\\', '/'), { absolute: true, expandDirectories: false });
+  const paths = eachOnce(found.filter(isAudio).map((path) => resolve(path)));
+  if (paths.length === 0) {
     throw new MGFError('data', `No audio files match "${spec}"; files ending in ${ENDINGS} are looked for.`);
-  return {
-    items: found.map((path) => ({
-      path: resolve(path),
-      id: withoutEnding(relative(process.cwd(), path)),
-      columns: {},
-    })),
-    skipped: [],
-  };
+  }
+  const items = paths.map((path) => ({
+    path,
+    id: withoutEnding(relative(process.cwd(), path)),
+    columns: {},
+  }));
+  return { items, skipped: [] };
+}
+
+/**
+ * The same items with ids that differ. Items that share an id are named by their file with its ending, behind
+ * as many of its folders as tell them apart; segments of one file by their offset, and at last by a number.
+ */
+export function withUniqueIds<T extends Utterance>(items: readonly T[]): T[] {
+  const ids = new Map<string, T[]>();
+  for (const item of items) ids.set(item.id, [...(ids.get(item.id) ?? []), item]);
+  if (ids.size === items.length) return [...items];
+  const renamed = new Map<T, string>();
+  for (const [id, group] of ids) {
+    if (group.length === 1) continue;
+    const names = tellApart(group);
+    group.forEach((item, i) => renamed.set(item, names[i] ?? id));
+  }
+  return items.map((item) => (renamed.has(item) ? { ...item, id: renamed.get(item)! } : item));
+}
+
+function tellApart(group: readonly Utterance[]): string[] {
+  const parts = group.map(({ path }) => path.replaceAll('\\', '/').split('/').filter(Boolean));
+  const longest = Math.max(...parts.map((p) => p.length));
+  const offset = ({ offset: start }: Utterance): string => (start === undefined ? '' : `#${start}`);
+  for (let taken = 1; taken <= longest; taken++) {
+    const names = parts.map((p, i) => p.slice(-taken).join('/') + offset(group[i]!));
+    if (new Set(names).size === names.length) return names;
+  }
+  return parts.map((p, i) => `${p.join('/')}#${i}`);
 }
 
 /** A line of a manifest before its file is looked for. */
@@ -147,15 +224,36 @@ interface Row {
   audio: string;
 }
 
-function tableRows(spec: string, content: string, header: string): Row[] {
-  const delimiter =
-    header.includes('\t') || extname(spec).toLowerCase() === '.tsv'
-      ? '\t'
-      : header.includes(',')
-        ? ','
-        : header.includes(';')
-          ? ';'
-          : ',';
+/** The lines of a manifest: those that can be read, and what is wrong with each of the others. */
+interface Rows {
+  rows: Row[];
+  broken: { line: number; problem: string }[];
+}
+
+const BROKEN_SHOWN = 10;
+
+/** Finds the files of the rows. Broken lines are left out where that is wanted, and refused where it is not. */
+function located(spec: string, { rows, broken }: Rows, folders: string[], skipBad: boolean): Manifest {
+  if (broken.length > 0 && !skipBad) {
+    const shown = broken.slice(0, BROKEN_SHOWN).map(({ line, problem }) => `line ${line} ${problem}`);
+    const more = broken.length - shown.length;
+    const list = `${shown.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
+    const count = broken.length === 1 ? 'a broken line' : `${broken.length} broken lines`;
+    throw new MGFError('data', `"${spec}" has ${count}: ${list}. Mend them, or leave them out (--skip-bad).`);
+  }
+  const left = broken.map(({ line, problem }) => ({ path: spec, reason: `line ${line} ${problem}` }));
+  const { items, skipped } = locate(spec, rows, folders);
+  return { items, skipped: [...left, ...skipped] };
+}
+
+function delimiterOf(spec: string, header: string): string {
+  if (header.includes('\t') || extname(spec).toLowerCase() === '.tsv') return '\t';
+  return !header.includes(',') && header.includes(';') ? ';' : ',';
+}
+
+function tableRows(spec: string, content: string, header: string): Rows {
+  const delimiter = delimiterOf(spec, header);
+  const broken: Rows['broken'] = [];
   let records: { record: Record<string, string>; info: { lines: number } }[];
   try {
     records = parse(content, {
@@ -164,6 +262,12 @@ function tableRows(spec: string, content: string, header: string): Row[] {
       info: true,
       skip_empty_lines: true,
       relax_column_count: true,
+      skip_records_with_error: true,
+      on_skip: (error) => {
+        const line = Number((error as { lines?: number } | undefined)?.lines ?? 0);
+        broken.push({ line, problem: `cannot be read (${error?.message ?? 'it is damaged'})` });
+        return undefined;
+      },
       // tabs need no quoting, and transcripts do contain quotation marks
       quote: delimiter === '\t' ? null : '"',
     }) as unknown as typeof records;
@@ -183,43 +287,43 @@ function tableRows(spec: string, content: string, header: string): Row[] {
         `its columns are ${names.join(', ')}.`,
     );
   }
-  return records.map(({ record, info }) => ({
+  const rows = records.map(({ record, info }) => ({
     line: info.lines,
     columns: record,
     audio: record[column] ?? '',
   }));
+  return { rows, broken };
 }
 
-function jsonRows(spec: string, lines: string[]): Row[] {
-  return lines.flatMap((text, i) => {
-    if (text.trim() === '') return [];
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch (error) {
-      throw new MGFError(
-        'data',
-        `Line ${i + 1} of "${spec}" is not valid JSON (${(error as Error).message}).`,
-        { cause: error },
-      );
-    }
-    if (typeof value !== 'object' || value === null || Array.isArray(value))
-      throw new MGFError('data', `Line ${i + 1} of "${spec}" is not a JSON object.`);
-    const columns = Object.fromEntries(
-      Object.entries(value)
-        .filter(([, v]) => v !== null)
-        .map(([k, v]) => [k, typeof v === 'object' ? JSON.stringify(v) : String(v)]),
-    );
-    const audio = pick(columns, ['audio_filepath', ...PATH_COLUMNS]);
-    if (audio === undefined) {
-      throw new MGFError(
-        'data',
-        `Line ${i + 1} of "${spec}" has no audio_filepath (or path, audio, file); its keys are ` +
-          `${Object.keys(columns).join(', ')}.`,
-      );
-    }
-    return [{ line: i + 1, columns, audio }];
-  });
+function jsonRows(lines: readonly string[]): Rows {
+  const rows: Row[] = [];
+  const broken: Rows['broken'] = [];
+  for (const [i, text] of lines.entries()) {
+    if (text.trim() === '') continue;
+    const row = jsonRow(text);
+    if (typeof row === 'string') broken.push({ line: i + 1, problem: row });
+    else rows.push({ line: i + 1, ...row });
+  }
+  return { rows, broken };
+}
+
+/** The row of a line of JSON, or what is wrong with it. */
+function jsonRow(text: string): Omit<Row, 'line'> | string {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return `is not valid JSON (${(error as Error).message})`;
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'is not a JSON object';
+  const columns = Object.fromEntries(
+    Object.entries(value)
+      .filter(([, v]) => v !== null)
+      .map(([k, v]) => [k, typeof v === 'object' ? JSON.stringify(v) : String(v)]),
+  );
+  const audio = pick(columns, ['audio_filepath', ...PATH_COLUMNS]);
+  if (audio !== undefined) return { columns, audio };
+  return `has no audio_filepath (or path, audio, file); its keys are ${Object.keys(columns).join(', ')}`;
 }
 
 function readFairseq(spec: string, path: string, lines: string[]): Manifest {
@@ -256,6 +360,13 @@ function numeric(columns: Record<string, string>, name: string): number | undefi
   return value === undefined ? undefined : Number(value);
 }
 
+/** The column `channel`: a number from 0, left, right or mix; anything else is some other column. */
+function channelOf(columns: Record<string, string>): Channel | undefined {
+  const value = pick(columns, ['channel']);
+  if (value === 'left' || value === 'right' || value === 'mix') return value;
+  return value !== undefined && /^\d+$/.test(value) ? Number(value) : undefined;
+}
+
 /**
  * Finds the rows' files. The folder of the first hit is tried first for the others, so that one manifest
  * means one root wherever possible.
@@ -267,6 +378,10 @@ function locate(spec: string, rows: Row[], folders: string[]): Manifest {
   for (const { line, columns, audio } of rows) {
     if (audio === '') {
       skipped.push({ path: spec, reason: `line ${line} names no audio file` });
+      continue;
+    }
+    if (audio.includes('\0')) {
+      skipped.push({ path: spec, reason: `line ${line} names a path with a NUL character` });
       continue;
     }
     const candidates = isAbsolute(audio) ? [''] : [...preferred, ...folders];
@@ -284,6 +399,7 @@ function locate(spec: string, rows: Row[], folders: string[]): Manifest {
       continue;
     }
     const known = samples ?? (duration !== undefined ? Math.round(duration * SAMPLE_RATE) : undefined);
+    const channel = channelOf(columns);
     const speaker = pick(columns, SPEAKER_COLUMNS);
     const text = pick(columns, TEXT_COLUMNS);
     items.push({
@@ -292,6 +408,7 @@ function locate(spec: string, rows: Row[], folders: string[]): Manifest {
       columns,
       ...(offset !== undefined && { offset }),
       ...(duration !== undefined && { duration }),
+      ...(channel !== undefined && { channel }),
       ...(known !== undefined && { samples: known }),
       ...(speaker !== undefined && { speaker }),
       ...(text !== undefined && { text }),

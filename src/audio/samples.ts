@@ -18,9 +18,10 @@ export type OnBad = 'refuse' | 'zero';
 export interface AudioWarning {
   /**
    * not-finite: samples were replaced by 0. constant: silence, or nothing but an offset; its features mean
-   * little.
+   * little. cancelled: the channels of a file cancel each other in their mean. shorter: a file ends before the
+   * segment that was asked for.
    */
-  readonly kind: 'not-finite' | 'constant';
+  readonly kind: 'not-finite' | 'constant' | 'cancelled' | 'shorter';
   /** Indices of the clips; 0 for a stream or a single clip. */
   readonly clips: readonly number[];
   /** One sentence for people. */
@@ -89,6 +90,16 @@ function fromList(where: string, list: readonly unknown[]): Float32Array {
     );
   }
   return Float32Array.from(list as readonly number[]);
+}
+
+/** What many warnings come to: a sentence a kind, with how many there are and the first of them. */
+export function summariseWarnings(warnings: readonly AudioWarning[]): string[] {
+  const kinds = new Map<AudioWarning['kind'], string[]>();
+  for (const { kind, message } of warnings) kinds.set(kind, [...(kinds.get(kind) ?? []), message]);
+  return [...kinds.values()].map(([first, ...others]) => {
+    if (others.length === 0) return first!;
+    return `${first!} ${others.length} more ${others.length === 1 ? 'recording is' : 'recordings are'} like it.`;
+  });
 }
 
 /** Samples that are not finite numbers: how many, and the first. */

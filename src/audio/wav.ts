@@ -1,5 +1,5 @@
 /**
- * WAV (RIFF, RF64) reading. A small parser of our own: the packages for it are unmaintained or take a cut-off
+ * WAV (RIFF, RF64, BW64) reading. A small parser of our own: the packages for it are unmaintained or take a cut-off
  * file for a whole one.
  */
 import { MGFError } from '../errors.ts';
@@ -43,56 +43,113 @@ function sampleReader(view: DataView, format: number, bytes: number): ((at: numb
   return undefined;
 }
 
+interface Chunk {
+  id: string;
+  /** First byte of its body, and its size as the file states it. */
+  body: number;
+  size: number;
+}
+
+/** Four printable characters, as every chunk of a WAV file is named. */
+const isChunkName = (bytes: Uint8Array, at: number): boolean =>
+  at + 8 <= bytes.length && bytes.subarray(at, at + 4).every((c) => c >= 0x20 && c < 0x7f);
+
+/** Sizes that programs write which stream, or exceed 4 GB. */
+const UNKNOWN_SIZES = [0, 0xffffffff];
+
 /**
- * Decodes a WAV file: 8, 16, 24 or 32-bit integers, 32 or 64-bit floats, plain or extensible header, any rate
- * and channel count. A data chunk that is longer than the file is an error, not a shorter clip: half a
- * recording is no longer what its label says. Sizes 0 and 0xFFFFFFFF, which programs write that stream or
- * exceed 4 GB, mean "until the end of the file".
+ * The chunks of a WAV file. Bodies of odd size are padded by a byte; some writers forget it, so the next
+ * chunk is looked for at both places, as libsndfile does. A size of 0 or 0xFFFFFFFF is a `data` chunk that
+ * goes on to the end of the file, unless RF64's ds64 chunk tells its size or another chunk follows at once.
  */
-export function decodeWav(bytes: Uint8Array, name: string): DecodedAudio {
+function chunksOf(bytes: Uint8Array): Chunk[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let format = 0;
-  let channelCount = 0;
-  let sampleRate = 0;
-  let frameBytes = 0;
+  const chunks: Chunk[] = [];
+  let dataSize: number | undefined;
   for (let at = 12; at + 8 <= bytes.length;) {
     const id = String.fromCharCode(...bytes.subarray(at, at + 4));
-    const size = view.getUint32(at + 4, true);
     const body = at + 8;
-    if (id === 'fmt ') {
-      if (size < 16 || body + size > bytes.length)
-        throw audioError(name, 'its WAV header is damaged (format chunk too short)');
-      format = view.getUint16(body, true);
-      channelCount = view.getUint16(body + 2, true);
-      sampleRate = view.getUint32(body + 4, true);
-      frameBytes = view.getUint16(body + 12, true);
-      if (format === EXTENSIBLE && size >= 26) format = view.getUint16(body + 24, true);
+    let size = view.getUint32(at + 4, true);
+    if (id === 'ds64' && body + 16 <= bytes.length) {
+      dataSize = view.getUint32(body + 8, true) + 2 ** 32 * view.getUint32(body + 12, true);
     }
-    if (id === 'data') {
-      if (frameBytes === 0 || channelCount === 0 || sampleRate === 0)
-        throw audioError(name, 'its WAV header is damaged (no usable format before the samples)');
-      const there = bytes.length - body;
-      const open = size === 0 || size === 0xffffffff;
-      if (!open && size > there)
-        throw truncatedError(name, size / frameBytes / sampleRate, there / frameBytes / sampleRate, false);
-      const sampleBytes = frameBytes / channelCount;
-      const read = sampleReader(view, format, sampleBytes);
-      if (!read) {
-        throw audioError(
-          name,
-          `WAV format ${format} with ${sampleBytes * 8} bits a sample is not supported; convert it to ` +
-            '16-bit PCM WAV or FLAC',
-        );
-      }
-      const frames = Math.floor((open ? there : size) / frameBytes);
-      const channels = Array.from({ length: channelCount }, (_, c) => {
-        const samples = new Float32Array(frames);
-        for (let i = 0, p = body + c * sampleBytes; i < frames; i++, p += frameBytes) samples[i] = read(p);
-        return samples;
-      });
-      return { sampleRate, channels };
+    if (id === 'data' && UNKNOWN_SIZES.includes(size)) {
+      if (size !== 0 && dataSize !== undefined) size = dataSize;
+      else if (size !== 0 || !isChunkName(bytes, body)) size = bytes.length - body;
     }
-    at = body + size + (size & 1);
+    chunks.push({ id, body, size });
+    const padded = body + size + (size & 1);
+    const next = !isChunkName(bytes, padded) && isChunkName(bytes, body + size) ? body + size : padded;
+    // What follows the samples and is no chunk is left behind by some editors; it is no audio.
+    if (chunks.some((c) => c.id === 'data') && !isChunkName(bytes, next)) break;
+    at = next;
   }
-  throw audioError(name, 'it is a WAV file without samples (no data chunk)');
+  return chunks;
+}
+
+interface Format {
+  format: number;
+  channelCount: number;
+  sampleRate: number;
+  frameBytes: number;
+}
+
+function formatOf(bytes: Uint8Array, chunk: Chunk | undefined, name: string): Format {
+  if (!chunk) throw audioError(name, 'its WAV header is damaged (no usable format before the samples)');
+  const { body, size } = chunk;
+  if (size < 16 || body + size > bytes.length) {
+    throw audioError(name, 'its WAV header is damaged (format chunk too short)');
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const plain = view.getUint16(body, true);
+  const found = {
+    format: plain === EXTENSIBLE && size >= 26 ? view.getUint16(body + 24, true) : plain,
+    channelCount: view.getUint16(body + 2, true),
+    sampleRate: view.getUint32(body + 4, true),
+    frameBytes: view.getUint16(body + 12, true),
+  };
+  if (found.frameBytes === 0 || found.channelCount === 0 || found.sampleRate === 0) {
+    throw audioError(name, 'its WAV header is damaged (no usable format before the samples)');
+  }
+  return found;
+}
+
+/**
+ * Decodes a WAV file: 8, 16, 24 or 32-bit integers, 32 or 64-bit floats, plain or extensible header, any rate
+ * and channel count. Several data chunks are one recording. A data chunk that is longer than the file is an
+ * error, not a shorter clip: half a recording is no longer what its label says.
+ */
+export function decodeWav(bytes: Uint8Array, name: string): DecodedAudio {
+  const chunks = chunksOf(bytes);
+  const data = chunks.filter(({ id }) => id === 'data');
+  const first = chunks.find(({ id }) => id === 'fmt ');
+  if (data.length === 0 && first) formatOf(bytes, first, name);
+  if (data.length === 0) throw audioError(name, 'it is a WAV file without samples (no data chunk)');
+  const before = chunks.slice(0, chunks.indexOf(data[0]!)).findLast(({ id }) => id === 'fmt ');
+  const { format, channelCount, sampleRate, frameBytes } = formatOf(bytes, before, name);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const sampleBytes = frameBytes / channelCount;
+  const read = sampleReader(view, format, sampleBytes);
+  if (!read) {
+    throw audioError(
+      name,
+      `WAV format ${format} with ${sampleBytes * 8} bits a sample is not supported; convert it to ` +
+        '16-bit PCM WAV or FLAC',
+    );
+  }
+  const promised = data.reduce((sum, { size }) => sum + size, 0);
+  const there = data.reduce((sum, { body, size }) => sum + Math.min(size, bytes.length - body), 0);
+  const seconds = (n: number): number => n / frameBytes / sampleRate;
+  if (promised > there) throw truncatedError(name, seconds(promised), seconds(there), false);
+  const frames = data.reduce((sum, { size }) => sum + Math.floor(size / frameBytes), 0);
+  const channels = Array.from({ length: channelCount }, (_, c) => {
+    const samples = new Float32Array(frames);
+    let i = 0;
+    for (const { body, size } of data) {
+      const end = body + frameBytes * Math.floor(size / frameBytes);
+      for (let p = body; p < end; p += frameBytes) samples[i++] = read(p + c * sampleBytes);
+    }
+    return samples;
+  });
+  return { sampleRate, channels };
 }

@@ -1,4 +1,6 @@
 /** `mgf ablate DATA`: which scales matter, and whether each needs its own kind of loss. */
+import type { ManifestOptions } from '../audio/manifest.ts';
+import { channelOption, listOptions, skipBadOption } from './recordings.ts';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
@@ -27,7 +29,7 @@ import { tuneOption, useTuning, type TuneMode } from './tuning.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 import type { AblationResult } from '../tasks/task.ts';
 
-interface Options extends LossOptions {
+interface Options extends LossOptions, ManifestOptions {
   labels: string;
   preset: string;
   steps?: number;
@@ -106,6 +108,8 @@ export function ablateCommand(version: string): Command {
     .addOption(weightOption())
     .option('--out <folder>', 'folder of the ablation (default: runs/ablation-PRESET)')
     .addOption(tuneOption())
+    .addOption(channelOption())
+    .addOption(skipBadOption())
     .addOption(adapterOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -137,7 +141,7 @@ async function runAblate(data: string, options: Options, version: string): Promi
   ]);
   const { run: base, losses } = await withLosses(plain, options);
   const rows = chooseRows(base.mgf, options.rows);
-  const manifest = await readManifest(data);
+  const manifest = await readManifest(data, listOptions(options));
   const stream = options.json ? process.stderr : process.stdout;
   await withGpu(options.adapter, async (gpu) => {
     await useTuning(gpu, options.tune, version);
@@ -149,6 +153,7 @@ async function runAblate(data: string, options: Options, version: string): Promi
       write(`   probing ${what}: ${done} of ${total}`),
     );
     const score = await labelledScorer(gpu, labels, {
+      list: listOptions(options),
       tasks: probed,
       families,
       onProgress: (task, stage, done, total) => probing(`${task} ${stage}`, done, total),

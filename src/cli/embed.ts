@@ -1,4 +1,5 @@
 /** `mgf embed FILES...`: hidden states of recordings, as arrays for other programs. */
+import { channelOption, readManifests, skipBadOption } from './recordings.ts';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname, extname } from 'node:path';
@@ -6,7 +7,7 @@ import { Command, Option } from 'commander';
 import { DecoderPool } from '../audio/decode.ts';
 import { meanOverFrames } from '../app/compare.ts';
 import { loadAudio } from '../audio/load.ts';
-import { readManifest } from '../audio/manifest.ts';
+import { segmentOf, type ManifestOptions, type Skipped, type Utterance } from '../audio/manifest.ts';
 import { batchesBySeconds, HOP, isSilent, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { Encoder, featureLayer } from '../mgf/encoder.ts';
@@ -27,12 +28,11 @@ import {
 } from './common.ts';
 import { checkpointOption, loadEncoderWeights } from './weights.ts';
 import type { OnBad } from '../audio/samples.ts';
-import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { MGFConfig } from '../mgf/config.ts';
 import type { TensorToStore } from '../io/safetensors.ts';
 
-interface Options {
+interface Options extends ManifestOptions {
   checkpoint: string;
   layer?: string;
   pool: 'none' | 'mean';
@@ -86,6 +86,8 @@ export function embedCommand(): Command {
         .default('refuse'),
     )
     .addOption(precisionOption())
+    .addOption(channelOption())
+    .addOption(skipBadOption())
     .addOption(adapterOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -185,8 +187,7 @@ export async function embedAll(
       const wave = await loadAudio(
         item.path,
         {
-          offsetSeconds: item.offset,
-          durationSeconds: item.duration,
+          ...segmentOf(item),
           onBad: options.onBad,
           onWarning: ({ message }) => options.onWarning?.(message),
         },
@@ -251,9 +252,7 @@ function defaultOut(items: readonly Utterance[]): string {
 }
 
 async function runEmbed(files: string[], options: Options): Promise<void> {
-  const manifests = await Promise.all(files.map(readManifest));
-  const items = manifests.flatMap((m) => m.items);
-  const listed = manifests.flatMap((m) => m.skipped);
+  const { items, skipped: listed } = await readManifests(files, options);
   const out = options.out ?? defaultOut(items);
   const format = extname(out).toLowerCase();
   if (!(FORMATS as readonly string[]).includes(format))
@@ -358,9 +357,7 @@ async function write(
     const tensors = new Map<string, TensorToStore>();
     for (const { item, frames, layers: values } of embedded) {
       layers.forEach((layer, i) => {
-        let name = layers.length > 1 ? `${item.id}/layer.${layer}` : item.id;
-        // Two folders may hold files of one name.
-        if (tensors.has(name)) name = name.replace(item.id, item.path);
+        const name = layers.length > 1 ? `${item.id}/layer.${layer}` : item.id;
         tensors.set(name, { shape: pool === 'mean' ? [width] : [frames, width], data: values[i]! });
       });
     }

@@ -1,4 +1,6 @@
 /** `mgf finetune TASK`: network and head trained together on labelled recordings. */
+import type { ManifestOptions } from '../audio/manifest.ts';
+import { channelOption, listOptions, skipBadOption } from './recordings.ts';
 import { Command, Option } from 'commander';
 import { MGFError } from '../errors.ts';
 import { initialValues, mgfParameters } from '../mgf/weights.ts';
@@ -30,7 +32,7 @@ import {
 import { checkpointOption, loadEncoderWeights } from './weights.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 
-interface Options {
+interface Options extends ManifestOptions {
   checkpoint: string;
   data: string;
   out: string;
@@ -119,6 +121,8 @@ export function finetuneCommand(): Command {
         .argParser(seed)
         .default(d.seed),
     )
+    .addOption(channelOption())
+    .addOption(skipBadOption())
     .addOption(adapterOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -165,6 +169,7 @@ async function runFinetune(name: string, options: Options): Promise<void> {
     families,
     fold,
     alignments,
+    ...listOptions(options),
     onSkipped: (skipped) => {
       say(`Left out ${plural(skipped.length, 'row')} of the manifest:`);
       for (const line of listSkipped(skipped)) say(line);

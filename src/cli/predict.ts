@@ -1,8 +1,9 @@
 /** `mgf predict CHECKPOINT FILES...`: phones, voices, words or moods of recordings, from a task model. */
+import { channelOption, readManifests, skipBadOption } from './recordings.ts';
 import { Command, Option } from 'commander';
 import { DecoderPool } from '../audio/decode.ts';
 import { loadAudio } from '../audio/load.ts';
-import { readManifest, type Skipped, type Utterance } from '../audio/manifest.ts';
+import { segmentOf, type ManifestOptions, type Skipped, type Utterance } from '../audio/manifest.ts';
 import { batchesBySeconds, RECEPTIVE_FIELD, SAMPLE_RATE } from '../audio/sampling.ts';
 import { MGFError } from '../errors.ts';
 import { loadTaskModel, type TaskModel } from '../tasks/finetune/model.ts';
@@ -23,7 +24,7 @@ import {
 import type { AdapterPreference, Precision } from '../gpu/device.ts';
 import type { BeamOptions } from '../tasks/decode/decode.ts';
 
-interface Options {
+interface Options extends ManifestOptions {
   beam?: number;
   lm?: number;
   insertionBonus?: number;
@@ -69,6 +70,8 @@ export function predictCommand(): Command {
         .default(30),
     )
     .addOption(precisionOption())
+    .addOption(channelOption())
+    .addOption(skipBadOption())
     .addOption(adapterOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -98,9 +101,7 @@ async function runPredict(file: string, files: string[], options: Options): Prom
   const model = await loadTaskModel(file);
   const beam = beamOf(model, options);
   const { task } = model.spec;
-  const manifests = await Promise.all(files.map(readManifest));
-  const items = manifests.flatMap((m) => m.items);
-  const skipped = manifests.flatMap((m) => m.skipped);
+  const { items, skipped } = await readManifests(files, options);
   const answers: Answer[] = [];
   await withGpu(options.adapter, async (gpu) => {
     const network = TaskNetwork.create(gpu, model, { precision: options.precision });
@@ -189,7 +190,7 @@ async function* groupsOf(
       try {
         const wave = await loadAudio(
           item.path,
-          { offsetSeconds: item.offset, durationSeconds: item.duration },
+          { ...segmentOf(item), onWarning: ({ message }) => say(`Warning: ${message}`) },
           decoders,
         );
         if (wave.length < RECEPTIVE_FIELD)

@@ -1,4 +1,6 @@
 /** `mgf pretrain DATA`: trains, logs, saves, resumes. */
+import type { ManifestOptions } from '../audio/manifest.ts';
+import { channelOption, skipBadOption } from './recordings.ts';
 import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Command, Option } from 'commander';
@@ -35,7 +37,7 @@ import type { Rivals } from '../mgf/rivals.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart } from '../pretrain/loop.ts';
 
-interface Options extends LossOptions {
+interface Options extends LossOptions, ManifestOptions {
   preset?: string;
   out?: string;
   config?: string;
@@ -96,6 +98,8 @@ export function pretrainCommand(version: string): Command {
     .addOption(new Option('--seed <n>', 'seed of weights, order, crops, masks and dropout').argParser(seed))
     .addOption(precisionOption())
     .addOption(tuneOption())
+    .addOption(channelOption())
+    .addOption(skipBadOption())
     .addOption(adapterOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -169,7 +173,7 @@ function settings({ set = [], steps, minutes, seed: chosen, precision }: Options
 async function runPretrain(named: string | undefined, options: Options, version: string): Promise<void> {
   // What can be refused without a device and without decoding anything, first.
   const resume = options.resume === undefined ? undefined : await readResumePoint(options.resume);
-  const { data, manifest } = await recordingsOf(named, options.resume);
+  const { data, list, manifest } = await recordingsOf(named, options.resume, options);
   let chosen: { preset: string; run: RunConfig; init?: Map<string, HostTensor> } | undefined = resume
     ? await resumedRun(resume, options, settings(options))
     : options.init !== undefined
@@ -205,7 +209,7 @@ async function runPretrain(named: string | undefined, options: Options, version:
         ...(resume && { resume }),
       },
       preset,
-      data,
+      { data, list },
     );
     const write = (line: string) => stream.write(`${line}\n`);
     if (result.interrupted) {
@@ -237,14 +241,14 @@ async function runPretrain(named: string | undefined, options: Options, version:
 }
 
 /**
- * `pretrain` of what was named as `data`, with its messages and progress on a stream, a record in the run's
+ * `pretrain` of the recordings of `source`, with its messages and progress on a stream, a record in the run's
  * folder, and Ctrl-C that saves.
  */
 export async function runWithProgress(
   stream: NodeJS.WriteStream,
   options: Omit<PretrainOptions, 'hooks' | 'signal'> & { items: readonly Utterance[] },
   preset: string,
-  data: string,
+  source: { data: string; list: ManifestOptions },
 ): Promise<PretrainResult> {
   const progress = new ProgressReporter(stream);
   const abort = new AbortController();
@@ -266,7 +270,7 @@ export async function runWithProgress(
     onStart: (start) => {
       training = true;
       for (const line of startLines(start, options.run, preset, options.out)) write(line);
-      recordSitting(options.out, preset, data, start).catch((error: unknown) =>
+      recordSitting(options.out, preset, source, start).catch((error: unknown) =>
         write(`Note: ${(error as Error).message}`),
       );
     },

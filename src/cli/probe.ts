@@ -2,6 +2,8 @@
  * `mgf probe TASK`: how much of a label the features of a frozen model give away, beside random weights and
  * log-mel.
  */
+import type { ManifestOptions } from '../audio/manifest.ts';
+import { channelOption, listOptions, skipBadOption } from './recordings.ts';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
@@ -36,7 +38,7 @@ import type { Skipped } from '../audio/manifest.ts';
 import type { AdapterPreference } from '../gpu/device.ts';
 import type { Estimate, Metric, ProbeResult, ProbeRow, TaskData, TaskName } from '../tasks/task.ts';
 
-interface Options {
+interface Options extends ManifestOptions {
   checkpoint: string;
   data: string;
   layer?: string;
@@ -123,6 +125,8 @@ export function probeCommand(): Command {
     .option('--save <file>', 'write network and classifier as one task model, for mgf predict')
     .option('--cache <folder>', "where features are kept (default: the user's cache folder)")
     .option('--no-cache', 'keep no features')
+    .addOption(channelOption())
+    .addOption(skipBadOption())
     .addOption(adapterOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -209,7 +213,7 @@ async function runProbe(name: string, options: Options): Promise<void> {
 /** One data set, or each fold's. */
 async function readFolds(
   task: TaskName,
-  { data, fold: chosen, families, alignments, seed: dev }: Options,
+  { data, fold: chosen, families, alignments, seed: dev, ...list }: Options,
 ): Promise<TaskData[]> {
   if (chosen !== undefined && task !== 'emotion')
     throw new MGFError('usage', `--fold is for the emotion task; the ${task} task has one test split.`);
@@ -218,6 +222,7 @@ async function readFolds(
     families,
     alignments,
     seed: dev,
+    ...listOptions(list),
     ...(typeof chosen === 'number' && { fold: chosen }),
     onSkipped: (s) => skipped.push(...s),
   });
@@ -227,7 +232,9 @@ async function readFolds(
   }
   if (chosen !== 'all') return [first];
   const names = [...new Set(first.items.map((item) => Number(item.columns['fold'])))].sort((a, b) => a - b);
-  return Promise.all(names.map((n) => readTask(task, data, { families, seed: dev, fold: n })));
+  return Promise.all(
+    names.map((n) => readTask(task, data, { families, seed: dev, fold: n, ...listOptions(list) })),
+  );
 }
 
 function* notes([data]: readonly TaskData[]): Generator<string> {

@@ -100,7 +100,7 @@ async function runQuickstart(options: Options): Promise<void> {
       stream,
       { gpu, run, items, skipped: manifest.skipped, out },
       preset,
-      list,
+      { data: list, list: {} },
     );
     const go = `${programName()} pretrain --resume ${shellWord(out)}`;
     await writeManifest(list, items);

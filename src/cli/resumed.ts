@@ -1,6 +1,7 @@
 /** `mgf pretrain --resume RUN`: the configuration and the recordings of a run that goes on. */
 import { readFile, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { listOptions } from './recordings.ts';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
 import { applySettings, assertSameConfig, overrideRunConfig } from '../mgf/config.ts';
@@ -8,13 +9,15 @@ import { parseRunFields, presetRunConfig } from '../mgf/presets.ts';
 import { assertResumable } from '../pretrain/loop.ts';
 import { ioError, programName, shellWord } from './common.ts';
 import { readRunRecord } from './run-record.ts';
-import type { Manifest } from '../audio/manifest.ts';
+import type { Manifest, ManifestOptions } from '../audio/manifest.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { ResumePoint } from '../pretrain/loop.ts';
 
 /** What a command names as data, and the recordings in it. */
 export interface Recordings {
   data: string;
+  /** How it was read. */
+  list: ManifestOptions;
   manifest: Manifest;
 }
 
@@ -88,9 +91,11 @@ function assertPreset({ state: { config }, loop, path }: ResumePoint, preset: st
 export async function recordingsOf(
   data: string | undefined,
   resume: string | undefined,
+  options: ManifestOptions,
 ): Promise<Recordings> {
-  if (data !== undefined) return { data, manifest: await readManifest(data) };
-  if (resume !== undefined) return recordedRecordings(resume);
+  const list = listOptions(options);
+  if (data !== undefined) return { data, list, manifest: await readManifest(data, list) };
+  if (resume !== undefined) return recordedRecordings(resume, list);
   const message = "missing required argument 'data': name recordings, or a run to go on with (--resume).";
   throw new MGFError('usage', message);
 }
@@ -99,9 +104,11 @@ export async function recordingsOf(
  * As the last sitting recorded them. Throws MGFError 'usage' where it did not, 'data' where they are no
  * longer there.
  */
-async function recordedRecordings(resume: string): Promise<Recordings> {
+async function recordedRecordings(resume: string, given: ManifestOptions): Promise<Recordings> {
   const folder = await folderOf(resume);
-  const data = readRunRecord(folder)?.sittings.at(-1)?.data;
+  const last = readRunRecord(folder)?.sittings.at(-1);
+  const data = last?.data;
+  const list = { ...listOptions({ channel: last?.channel, skipBad: last?.skip_bad }), ...given };
   const again = `${programName()} pretrain DATA --resume ${shellWord(resume)}`;
   if (data === undefined) {
     const message =
@@ -109,7 +116,7 @@ async function recordedRecordings(resume: string): Promise<Recordings> {
     throw new MGFError('usage', message);
   }
   try {
-    return { data, manifest: await readManifest(data) };
+    return { data, list, manifest: await readManifest(data, list) };
   } catch (error) {
     if (!(error instanceof MGFError) || error.code !== 'data') throw error;
     const why = error.message.replace(/\.$/, '');

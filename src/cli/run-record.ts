@@ -1,4 +1,5 @@
 /** `run.json` of a run's folder: what its checkpoints and its log do not know, for reports. */
+import type { ManifestOptions } from '../audio/manifest.ts';
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve, join } from 'node:path';
 import * as v from 'valibot';
@@ -20,6 +21,8 @@ const recordSchema = v.object({
       preset: v.string(),
       step: v.number(),
       data: v.optional(v.string()),
+      channel: v.optional(v.union([v.picklist(['left', 'right', 'mix']), v.number()])),
+      skip_bad: v.optional(v.boolean()),
       clips: v.number(),
       minutes: v.number(),
       speakers: v.number(),
@@ -78,7 +81,7 @@ const runtime = (): string => {
 export async function recordSitting(
   runDir: string,
   preset: string,
-  data: string,
+  { data, list }: { data: string; list: ManifestOptions },
   start: PretrainStart,
 ): Promise<void> {
   const before = start.step > 0 ? readRunRecord(runDir) : undefined;
@@ -96,6 +99,8 @@ export async function recordSitting(
         preset,
         step: start.step,
         data: resolve(data),
+        ...(list.channel !== undefined && { channel: list.channel }),
+        ...(list.skipBad !== undefined && { skip_bad: list.skipBad }),
         clips: usable,
         minutes,
         speakers,

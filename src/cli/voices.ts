@@ -1,4 +1,5 @@
 /** Which voice is speaking: linear probe and similarity on MGF features, on random weights and on log-mel. */
+import { segmentOf } from '../audio/manifest.ts';
 import { Purpose } from '../random/purposes.ts';
 import { permutation, stream } from '../random/stream.ts';
 import { DecoderPool } from '../audio/decode.ts';
@@ -83,7 +84,8 @@ export async function decode(clips: readonly VoiceClip[]): Promise<Decoded[]> {
       const wave = (
         await loadAudio(
           clip.item.path,
-          { offsetSeconds: clip.item.offset, durationSeconds: clip.item.duration },
+          // Told by the training run.
+          { ...segmentOf(clip.item), onWarning: () => undefined },
           decoders,
         )
       ).slice(0, EXCERPT_SECONDS * SAMPLE_RATE);

@@ -2,6 +2,7 @@
  * The training loop: batches prepared ahead, one step in flight ahead, logs, health alarms, checkpoints,
  * exact resume (Node, Deno, Bun).
  */
+import { summariseWarnings } from '../audio/samples.ts';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { createLoader } from '../audio/loader.ts';
@@ -312,6 +313,7 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
   let model: TrainableModel | undefined;
   try {
     const data = summarise(options.items, options.skipped ?? [], loader);
+    for (const sentence of summariseWarnings(loader.report.warnings)) hooks.onNote?.(sentence);
     await writeRunFiles(out, run, data);
     const state = resume && {
       parameters: resume.state.parameters,

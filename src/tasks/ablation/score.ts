@@ -4,7 +4,7 @@ import { ClipStore } from '../../audio/clips.ts';
 import { RECEPTIVE_FIELD } from '../../audio/sampling.ts';
 import { readTask } from '../data/labelled.ts';
 import { probe } from '../probe/probe.ts';
-import type { Utterance } from '../../audio/manifest.ts';
+import type { ManifestOptions, Utterance } from '../../audio/manifest.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import type { Subject } from './ablation.ts';
 import type { AblationTask } from './table.ts';
@@ -28,6 +28,8 @@ export interface ScorerOptions {
   readonly tasks: readonly AblationTask[];
   /** Only recordings of these corpora (`readTask`). */
   readonly families?: readonly string[] | undefined;
+  /** How the lists of recordings are read. */
+  readonly list?: ManifestOptions | undefined;
   /** Told how much of a stage is done. */
   readonly onProgress?:
     ((task: AblationTask, stage: string, done: number, total: number) => void) | undefined;
@@ -47,11 +49,12 @@ export async function labelledScorer(
   checkOptions('labelledScorer', options, {
     tasks: 'a list',
     families: 'a list?',
+    list: 'an object?',
     onProgress: 'a function?',
   });
-  const { tasks, families, onProgress } = options;
+  const { tasks, families, list, onProgress } = options;
   const data = new Map<AblationTask, TaskData>();
-  for (const task of tasks) data.set(task, await readTask(task, labels, { seed: SEED, families }));
+  for (const task of tasks) data.set(task, await readTask(task, labels, { seed: SEED, families, ...list }));
   // Every cell hears the same recordings: they are decoded for the first.
   const clips = await ClipStore.open({ items: [], minSamples: RECEPTIVE_FIELD });
   const load = async (item: Utterance): Promise<Float32Array> => {

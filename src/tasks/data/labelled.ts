@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { parse } from 'csv-parse/sync';
-import { readManifest, type Skipped, type Utterance } from '../../audio/manifest.ts';
+import { readManifest, type ManifestOptions, type Skipped, type Utterance } from '../../audio/manifest.ts';
 import { permutation, stream } from '../../random/stream.ts';
 import { SAMPLE_RATE } from '../../audio/sampling.ts';
 import { checkArguments, checkFields, checkOptions, type Rules } from '../../check.ts';
@@ -14,7 +14,7 @@ import { MGFError } from '../../errors.ts';
 import type { Phone, Split, TaskData, TaskItem, TaskName } from '../task.ts';
 
 /** Which recordings of a manifest `readTask` takes, and how it splits them. */
-export interface TaskDataOptions {
+export interface TaskDataOptions extends ManifestOptions {
   /** Draws the development split. Default 0. */
   readonly seed?: number | undefined;
   /**
@@ -64,6 +64,8 @@ const OPTIONS: Rules<TaskDataOptions> = {
   devShare: 'a number?',
   alignments: 'a text?',
   onSkipped: 'a function?',
+  channel: 'a number|"left"|"right"|"mix"?',
+  skipBad: 'true or false?',
 };
 
 /** A row of the manifest while its labels are still names. */
@@ -104,7 +106,10 @@ export async function readTask(
   checkArguments('readTask', { task: [task, TASKS], spec: [spec, 'a text'] });
   checkOptions('readTask', options, OPTIONS);
   const path = manifestOf(task, spec);
-  const { items, skipped } = await readManifest(path);
+  const { items, skipped } = await readManifest(path, {
+    channel: options.channel,
+    skipBad: options.skipBad,
+  });
   const left: Skipped[] = [...skipped];
   const families = options.families;
   let rows = items

@@ -2,6 +2,7 @@
  * Features of labelled recordings: hidden states of frozen networks or log-mel, kept in a cache folder (Node,
  * Deno, Bun).
  */
+import { summariseWarnings, type AudioWarning } from '../../audio/samples.ts';
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,7 +14,7 @@ import { Encoder, type ClipFeatures } from '../../mgf/encoder.ts';
 import { POOL_EPS } from '../../ops/statistics-pool.ts';
 import { configHash, writeFileAtomically } from '../../pretrain/checkpoint.ts';
 import { floatToHalf, readSafetensors, safetensorsParts } from '../../io/safetensors.ts';
-import type { Utterance } from '../../audio/manifest.ts';
+import { segmentOf, type Utterance } from '../../audio/manifest.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import type { MGFConfig } from '../../mgf/config.ts';
 import type { HostTensor } from '../../plan/parameters.ts';
@@ -174,11 +175,11 @@ export async function extractFeatures(
 /** Of the computation here: raised when it changes. */
 const VERSION = 1;
 
-async function fileIdentity({ path, offset, duration }: Utterance): Promise<unknown[]> {
+async function fileIdentity({ path, offset, duration, channel }: Utterance): Promise<unknown[]> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new MGFError('audio', `There is no file "${path}".`, { cause });
   });
-  return [path, found.size, found.mtimeMs, offset, duration];
+  return [path, found.size, found.mtimeMs, offset, duration, ...(channel === undefined ? [] : [channel])];
 }
 
 async function readCached(
@@ -215,10 +216,11 @@ async function compute(
     .map((_, i) => i)
     .sort((a, b) => (items[a]!.samples ?? 0) - (items[b]!.samples ?? 0) || a - b);
   const decoders = new DecoderPool();
+  const warnings: AudioWarning[] = [];
   const read =
     load ??
-    (({ path, offset, duration }: Utterance) =>
-      loadAudio(path, { offsetSeconds: offset, durationSeconds: duration }, decoders));
+    ((item: Utterance) =>
+      loadAudio(item.path, { ...segmentOf(item), onWarning: (w) => warnings.push(w) }, decoders));
   let clips: { index: number; wave: Float32Array }[] = [];
   let seconds = 0;
   let done = 0;
@@ -254,6 +256,7 @@ async function compute(
   } finally {
     decoders.free();
   }
+  for (const sentence of summariseWarnings(warnings)) console.warn(sentence);
   return requests.map(({ extractor, states }, r) => {
     const width = extractor.dim * (pool === 'mean+std' ? 2 : 1);
     return {
