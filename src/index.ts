@@ -185,6 +185,9 @@ export { Pretrainer } from './mgf/pretrainer.ts';
 export type { MomentState, PretrainerOptions, StepMetrics } from './mgf/pretrainer.ts';
 export { splitCrops } from './mgf/extra-losses.ts';
 export type { HeadParameter, LossContext, TrainingLoss } from './mgf/extra-losses.ts';
+export { columnsOf, NO_CLASS } from './mgf/loss-inputs.ts';
+export type { Columns } from './mgf/loss-inputs.ts';
+export type { InputKind } from './custom/definition.ts';
 export { Encoder } from './mgf/encoder.ts';
 export type { ClipFeatures, EncoderOptions } from './mgf/encoder.ts';
 
@@ -232,7 +235,7 @@ export const toMono16k = async (
  */
 export const resampleTo16k = async (samples: Float32Array, rate: number): Promise<Float32Array> =>
   (await import('./audio/resample.ts')).resampleTo16k(samples, rate);
-export type { DecodedAudio, Segment } from './audio/decode.ts';
+export type { Channel, DecodedAudio, Segment } from './audio/decode.ts';
 // What a training batch is drawn with: pure functions of seeds and counters.
 export { permutation, randomStream } from './random/stream.ts';
 export type { RandomStream } from './random/stream.ts';

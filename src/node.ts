@@ -62,6 +62,7 @@ export class MGF extends BrowserMGF {
 // Audio and lists of recordings.
 export { loadAudio } from './audio/load.ts';
 export { readManifest } from './audio/manifest.ts';
+export type { ManifestOptions } from './audio/manifest.ts';
 export type { Manifest, Skipped, Utterance } from './audio/manifest.ts';
 export { createLoader } from './audio/loader.ts';
 export type { Loader, LoaderOptions, LoaderStats } from './audio/loader.ts';

@@ -242,9 +242,25 @@ test('without a reference, gradients are checked against differences of the devi
   assert.not.ok((await gradcheck(gpu, wrong)).passed);
 });
 
-test('a derivative by differences is good to three digits', async () => {
+test('derivatives by differences pass the check that is theirs, with a kink and without', async () => {
+  const huber = defineLoss({
+    name: 'huber',
+    inputs: ['x', 'goal'],
+    attributes: { delta: 1 },
+    forward: 'let d = abs(x - goal); return select(delta * (d - 0.5 * delta), 0.5 * d * d, d <= delta);',
+    backward: 'numeric',
+    reference: ({ x, goal }, { delta }) => {
+      const d = Math.abs(x - goal);
+      return d <= delta ? 0.5 * d * d : delta * (d - 0.5 * delta);
+    },
+  });
+  const smooth = defineElementwise({ ...swish.definition, backward: 'numeric' });
+  for (const subject of [lossSubject(huber), elementwiseSubject(smooth)]) {
+    const checked = await gradcheck(gpu, subject);
+    assert.ok(checked.passed, problems(checked));
+  }
   const numeric = defineLoss({ ...softL1.definition, backward: 'numeric' });
-  const result = await gradcheck(gpu, lossSubject(numeric), { gradTolerance: 5e-3 });
+  const result = await gradcheck(gpu, lossSubject(numeric));
   assert.ok(result.passed, problems(result));
   assert.ok(
     result.findings.some(({ of }) => of === 'd goal'),
@@ -282,6 +298,130 @@ test('attributes change the value, may be per-step scalars, and nothing else is 
   );
   await failsWith('usage', /cannot name an input/, () =>
     defineLoss({ ...softL1.definition, inputs: ['2x'] } as never),
+  );
+});
+
+test('keys of definitions are checked: unknown ones by the nearest, missing ones and wrong kinds by name', async () => {
+  const base = { ...softL1.definition };
+  for (const [message, act] of [
+    [
+      /defineLoss of soft_l1: unknown key "refrence"; the nearest known one is "reference"/,
+      () => defineLoss({ ...base, refrence: 1 } as never),
+    ],
+    [
+      /defineLoss of soft_l1: forward is undefined, but must be a text/,
+      () => defineLoss({ ...base, forward: undefined } as never),
+    ],
+    [
+      /defineLoss of soft_l1: reference is undefined, but must be a function/,
+      () => defineLoss({ ...base, reference: undefined } as never),
+    ],
+    [/defineLoss: definition is null/, () => defineLoss(null as never)],
+    [
+      /defineLoss of soft_l1: backward.x is 1, but must be a text/,
+      () => defineLoss({ ...base, backward: { x: 1 } } as never),
+    ],
+    [
+      /defineRowLoss of angle: .*unknown kind of number "summ"; the nearest known one is "sum"/,
+      () => defineRowLoss({ ...angle.definition, numbers: { a1: { summ: 'a' } } } as never),
+    ],
+    [
+      /defineElementwise of swish: unknown input in kinds "y"/,
+      () => defineElementwise({ ...swish.definition, kinds: { y: 'mask' } } as never),
+    ],
+    [
+      /defineOp: unknown option "bakward"; the nearest known one is "backward"/,
+      () => defineOp({ ...swish.op, bakward: null } as never),
+    ],
+    [
+      /defineOp: the option forward is undefined, but must be a function/,
+      () => defineOp({ ...swish.op, forward: undefined } as never),
+    ],
+  ] as const) {
+    await failsWith('usage', message, act);
+  }
+});
+
+test('what a reference of the user throws is told as theirs, with its place', async () => {
+  const typo = defineLoss({
+    ...softL1.definition,
+    reference: ({ x }) => (x as never as { y: { z: number } }).y.z,
+  });
+  await failsWith('usage', /^soft_l1: reference throws at .*custom\.test.*:\d+:\d+: Cannot read/, () =>
+    gradcheck(gpu, lossSubject(typo)),
+  );
+  const build = (): never => {
+    throw new Error('no such layer');
+  };
+  await failsWith('usage', /^swish: build throws at .*: no such layer/, () =>
+    gradcheck(gpu, { ...elementwiseSubject(swish), build }),
+  );
+});
+
+test('names that WGSL keeps for itself, and those that a row has, are refused; others cannot meet ours', async () => {
+  for (const name of ['self', 'fn', 'target', 'mgf_h']) {
+    await failsWith('usage', /cannot be called .*; call it my_/, () =>
+      defineLoss({ ...softL1.definition, inputs: [name, 'goal'], backward: null } as never),
+    );
+  }
+  await failsWith('usage', /row is a name that every row has already/, () =>
+    defineRowLoss({ ...angle.definition, rows: ['row', 'b'] } as never),
+  );
+  const step = defineElementwise({
+    name: 'named_as_ours',
+    inputs: ['value', 'step', 'user'],
+    forward: 'value * step + user',
+    backward: 'numeric',
+    reference: ({ value, step: s, user }) => value * s + user,
+  });
+  const result = await gradcheck(gpu, elementwiseSubject(step));
+  assert.ok(result.passed, problems(result));
+});
+
+test('a row loss reads three tensors, and says how many it could', async () => {
+  const triplet = defineRowLoss({
+    name: 'triplet_dot',
+    rows: ['anchor', 'near', 'far'],
+    numbers: { good: { dot: ['anchor', 'near'] }, bad: { dot: ['anchor', 'far'] } },
+    forward: 'bad - good + 0.0 * f32(row)',
+    backward: { anchor: 'far - near', near: '-anchor', far: 'anchor' },
+    reference: ({ anchor, near, far }) => anchor.reduce((sum, a, i) => sum + a * (far[i]! - near[i]!), 0),
+  });
+  const result = await gradcheck(gpu, rowSubject(triplet));
+  assert.ok(result.passed, problems(result));
+  await failsWith('usage', /at most 3 tensors and indices together .*; it has 3 and 1/, () =>
+    defineRowLoss({ ...triplet.definition, indices: ['label'] } as never),
+  );
+});
+
+test('checks fill inputs by their kind', async () => {
+  const seen: number[] = [];
+  const masked = defineLoss({
+    name: 'masked',
+    inputs: ['x', 'mask', 'p'],
+    kinds: { mask: 'mask', p: 'probability' },
+    forward: 'mask * p * x * x',
+    backward: { x: '2.0 * mask * p * x' },
+    reference: ({ x, mask, p }) => {
+      seen.push(mask);
+      assert.ok(p > 0 && p < 1, `${p} is no probability`);
+      return mask * p * x * x;
+    },
+  });
+  const result = await gradcheck(gpu, lossSubject(masked));
+  assert.ok(result.passed, problems(result));
+  assert.equal([...new Set(seen)].sort(), [0, 1]);
+});
+
+test('a parameter without a place, and values of another graph, are refused', async () => {
+  const graph = new Graph();
+  const w = graph.state('w', [3], { requiresGrad: true });
+  await failsWith('usage', /the parameter "w" has no place/, () =>
+    compile(gpu, graph, { outputs: { y: swish({ x: w }) } }),
+  );
+  const other = new Graph().input('elsewhere', [3]);
+  await failsWith('usage', /"elsewhere" is a value of another graph/, () =>
+    compile(gpu, graph, { outputs: { other } }),
   );
 });
 

@@ -37,13 +37,13 @@ async function kilobytes(names: string): Promise<number> {
 
 // The bounds are what it takes today and a little; whoever makes it larger has to say so here.
 for (const [what, names, most] of [
-  ['running a checkpoint', 'MGF', 70],
+  ['running a checkpoint', 'MGF', 72],
   [
     'training',
     'MGF, Pretrainer, presetRunConfig, randomStream, spanMask, fixedNegatives, anchorCapacity, normaliseCrop',
-    86,
+    88,
   ],
-  ['a graph with one op', 'compile, gelu, Graph, openGpu', 18],
+  ['a graph with one op', 'compile, gelu, Graph, openGpu', 20],
 ] as const) {
   test(`${what} takes at most ${most} kB of an application`, async () => {
     const size = await kilobytes(names);

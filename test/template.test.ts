@@ -1,5 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { chooseEntry, entryPoints } from '../src/wgsl/declarations.ts';
 import { expandTemplate } from '../src/wgsl/template.ts';
 import { reflect } from '../src/wgsl/reflect.ts';
 import { failsWith } from './harness.ts';
@@ -135,6 +136,82 @@ test('a uniform of anything but 4-byte scalars is refused by name', async () => 
     reflect('k', 'struct P { n: u32, v: vec4f }\n@group(0) @binding(0) var<uniform> p: P;'),
   );
   await failsWith('kernel', /k: no struct P/, () => reflect('k', '@group(0) @binding(0) var<uniform> p: P;'));
+});
+
+test('a binding is found however its attributes are written', () => {
+  const text =
+    '@binding( 1u ) @group(0) var<storage,read_write> y : array<f32>;\n@group(0) @binding(0) /* first ' +
+    '*/ var<storage> x: array<f32>;';
+  assert.equal(reflect('k', text).bindings, [
+    { name: 'y', binding: 1, type: 'storage' },
+    { name: 'x', binding: 0, type: 'read-only-storage' },
+  ]);
+});
+
+test('what cannot be bound is refused by name, with what to write instead', async () => {
+  const x = '@group(0) @binding(0) var<storage> x: array<f32>;\n';
+  const more = (text: string) => () => reflect('k', x + text);
+  await failsWith(
+    'kernel',
+    /"y" is in @group\(1\).*write @group\(0\) @binding\(3\) instead/,
+    more('@group(1) @binding(3) var<storage> y: array<f32>;'),
+  );
+  await failsWith(
+    'kernel',
+    /"y" is in @group\(2\).*write @group\(0\) @binding\(1\) instead/,
+    more('@group(2) @binding(0) var<storage> y: array<f32>;'),
+  );
+  await failsWith(
+    'kernel',
+    /"y" needs @group\(0\) and @binding\(N\)/,
+    more('@group(0) @binding(N) var<storage> y: array<f32>;'),
+  );
+  await failsWith(
+    'kernel',
+    /"y" has @binding\(0\), as another/,
+    more('@group(0) @binding(0) var<storage> y: array<f32>;'),
+  );
+  await failsWith(
+    'kernel',
+    /"t" \(texture_2d<f32>\) cannot be bound/,
+    more('@group(0) @binding(1) var t: texture_2d<f32>;'),
+  );
+  const uniforms =
+    'struct P { n: u32 }\n@group(0) @binding(1) var<uniform> p: P;\n@group(0) @binding(2) var<uniform> q: P;';
+  await failsWith('kernel', /p and q are uniform; a kernel has one uniform struct/, more(uniforms));
+});
+
+const TWO = `@group(0) @binding(0) var<storage> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> z: array<u32>;
+fn shared_part() -> f32 { return x[0]; }
+@compute @workgroup_size(64) fn first() { y[0] = shared_part(); }
+// @compute @workgroup_size(1) fn ghost() {}
+@workgroup_size(max(1, (2))) @compute fn second() { z[0] = 1u; }`;
+
+test('entry points are found in any order of attributes, and each has the bindings that it uses', async () => {
+  assert.equal(entryPoints(TWO), ['first', 'second']);
+  assert.equal(
+    reflect('k', TWO, 'first').bindings.map((b) => b.name),
+    ['x', 'y'],
+  );
+  assert.equal(
+    reflect('k', TWO, 'second').bindings.map((b) => b.name),
+    ['z'],
+  );
+});
+
+test('the entry point is the wanted one, else main, else the only one; otherwise all are listed', async () => {
+  assert.is(chooseEntry('k', TWO, 'second'), 'second');
+  assert.is(chooseEntry('k', TWO.replace('second', 'main')), 'main');
+  assert.is(chooseEntry('k', '@compute @workgroup_size(8) fn scale() {}'), 'scale');
+  await failsWith('kernel', /entry points first, second and no main: choose one with --entry NAME/, () =>
+    chooseEntry('k', TWO),
+  );
+  await failsWith('kernel', /no entry point "third"; it has first, second/, () =>
+    chooseEntry('k', TWO, 'third'),
+  );
+  await failsWith('kernel', /no entry point: write @compute/, () => chooseEntry('k', 'fn f() {}'));
 });
 
 test.run();

@@ -157,7 +157,7 @@ test('a fit tells a line from a curve', () => {
     axis: 'crop',
     value,
     name: '',
-    timing: { median: ms, min: ms, max: ms, spread: 0, runs: 1 },
+    timing: { median: ms, min: ms, max: ms, spread: 0, runs: 1, samples: [ms] },
     flops: 10 * value,
     bytes: 100 + 7 * value,
     gatheredBytes: null,

@@ -2,19 +2,16 @@
  * Whole training steps, each in a process of its own: only there do peak memory and the time of a cold start
  * mean anything.
  */
-import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { ofCeiling, type Ceilings } from '../../src/measure/ceilings.ts';
 import { disagreement, referencesOf } from '../suites/measure.ts';
 import { dispatchCosts } from '../../src/measure/profile.ts';
 import { statistics, wantsMore } from '../../src/measure/statistics.ts';
 import { openStep, STEP_NAMES, stepConfig, type StepName } from '../workloads/step.ts';
-import { tooMuch, type Findings, type SuiteOptions } from '../suites/suites.ts';
+import { F32_ONLY, tooMuch, type Findings, type SuiteOptions } from '../suites/suites.ts';
 import { buildTorchStep, torchStepSets } from '../workloads/torch-step.ts';
 import { WORKLOADS } from '../workloads/workloads.ts';
 import { MGFError } from '../../src/errors.ts';
+import { runChild, withTemporaryFolder } from '../../src/cli/children.ts';
 import { print } from '../../src/cli/common.ts';
 import { useApprovals } from '../../src/cli/tuning.ts';
 import type { AdapterPreference, Gpu, Precision } from '../../src/gpu/device.ts';
@@ -119,49 +116,25 @@ export async function runStart(
   print(JSON.stringify(started));
 }
 
-function start(
+async function start(
   name: string,
   adapter: AdapterPreference | undefined,
   precision: Precision,
   cache: string,
 ): Promise<Started> {
   const args = [
-    process.argv[1]!,
     'bench',
     '--start',
     name,
-    ...(adapter ? ['--adapter', adapter] : []),
     '--precision',
     precision,
+    ...(adapter ? ['--adapter', adapter] : []),
   ];
   // Where drivers keep compiled kernels (Mesa's, NVIDIA's), and we what passed its test.
-  const env = {
-    ...process.env,
-    MESA_SHADER_CACHE_DIR: cache,
-    __GL_SHADER_DISK_CACHE_PATH: cache,
-    XDG_CACHE_HOME: cache,
-  };
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-    let out = '';
-    let complaint = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      out += text;
-    });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      complaint = (complaint + text).slice(-2000);
-    });
-    child.on('error', reject);
-    child.on('close', (code) => {
-      const said = complaint
-        .split('\n')
-        .filter((line) => line.startsWith('mgf: '))
-        .at(-1)
-        ?.slice('mgf: '.length);
-      if (code === 0) resolve(JSON.parse(out) as Started);
-      else reject(new MGFError('io', said ?? `the process ended with ${code ?? 'a signal'}`));
-    });
-  });
+  const env = { MESA_SHADER_CACHE_DIR: cache, __GL_SHADER_DISK_CACHE_PATH: cache, XDG_CACHE_HOME: cache };
+  const { status, out, said } = await runChild(process.argv[1]!, args, env);
+  if (status === 0) return JSON.parse(out) as Started;
+  throw new MGFError('io', said ?? `the process ended with ${status ?? 'a signal'}`);
 }
 
 /** Times, memory, and cold and warm starts of the steps. */
@@ -175,42 +148,54 @@ export async function runSteps(
   const suite = 'step';
   const engine = 'mgf';
   for (const name of NAMES.filter(options.wanted)) {
-    const reason = name === 'torch-step' ? null : tooMuch(name as StepName, gpu, ceilings, options, 14);
+    const f32Only = options.precision === 'f32' ? null : F32_ONLY;
+    const reason = name === 'torch-step' ? f32Only : tooMuch(name as StepName, gpu, ceilings, options, 14);
     if (reason) {
       findings.leftOut.push({ suite, name, engine, reason });
       continue;
     }
-    const cache = await mkdtemp(join(tmpdir(), 'mgf-bench-'));
-    try {
-      options.progress(`${name}: cold start`);
-      const cold = await start(`${name}:first`, adapter, options.precision, cache);
-      options.progress(
-        `  first step after ${(cold.firstMs / 1000).toFixed(1)} s; again, with the driver's cache`,
-      );
-      const warm = await start(name, adapter, options.precision, cache);
-      if (warm.wrong !== null) {
-        findings.refused.push({ suite, name, engine, reason: warm.wrong });
-        continue;
-      }
-      const timing = statistics(warm.ms);
-      findings.add(suite, name, engine, timing, {
-        dispatches: warm.dispatches,
-        gflops: warm.flops / timing.median / 1e6,
-        of_ceiling: ofCeiling(ceilings, warm.flops, 0, timing.median),
-        peak_bytes: gpu.profile.kind === 'cpu' ? warm.residentBytes : warm.deviceBytes,
-      });
-      findings.add(suite, `${name}: host`, engine, statistics(warm.hostMs));
-      findings.add(suite, `${name}: cold start`, engine, statistics([cold.firstMs]));
-      findings.add(suite, `${name}: warm start`, engine, statistics([warm.firstMs]));
-      options.progress(
-        `  ${timing.median.toFixed(1)} ms in ${warm.dispatches} dispatches, first step after ` +
-          `${(warm.firstMs / 1000).toFixed(1)} s`,
-      );
-    } catch (error) {
-      if (!(error instanceof MGFError)) throw error;
-      findings.refused.push({ suite, name, engine, reason: `failed: ${error.message}` });
-    } finally {
-      await rm(cache, { recursive: true, force: true });
+    await withTemporaryFolder((cache) => runStep(gpu, name, cache, ceilings, findings, options, adapter));
+  }
+}
+
+async function runStep(
+  gpu: Gpu,
+  name: Name,
+  cache: string,
+  ceilings: Ceilings,
+  findings: Findings,
+  options: SuiteOptions,
+  adapter: AdapterPreference | undefined,
+): Promise<void> {
+  const suite = 'step';
+  const engine = 'mgf';
+  try {
+    options.progress(`${name}: cold start`);
+    const cold = await start(`${name}:first`, adapter, options.precision, cache);
+    options.progress(
+      `  first step after ${(cold.firstMs / 1000).toFixed(1)} s; again, with the driver's ` + `cache`,
+    );
+    const warm = await start(name, adapter, options.precision, cache);
+    if (warm.wrong !== null) {
+      findings.refused.push({ suite, name, engine, reason: warm.wrong });
+      return;
     }
+    const timing = statistics(warm.ms);
+    findings.add(suite, name, engine, timing, {
+      dispatches: warm.dispatches,
+      gflops: warm.flops / timing.median / 1e6,
+      of_ceiling: ofCeiling(ceilings, warm.flops, 0, timing.median),
+      peak_bytes: gpu.profile.kind === 'cpu' ? warm.residentBytes : warm.deviceBytes,
+    });
+    findings.add(suite, `${name}: host`, engine, statistics(warm.hostMs));
+    findings.add(suite, `${name}: cold start`, engine, statistics([cold.firstMs]));
+    findings.add(suite, `${name}: warm start`, engine, statistics([warm.firstMs]));
+    options.progress(
+      `  ${timing.median.toFixed(1)} ms in ${warm.dispatches} dispatches, first step after ` +
+        `${(warm.firstMs / 1000).toFixed(1)} s`,
+    );
+  } catch (error) {
+    if (!(error instanceof MGFError)) throw error;
+    findings.refused.push({ suite, name, engine, reason: `failed: ${error.message}` });
   }
 }

@@ -2,12 +2,10 @@
  * `mgf bench`: kernels, training steps and other engines against this adapter's own ceilings, and kernels
  * that users bring.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus, freemem, platform, totalmem } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { freemem } from 'node:os';
+import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { measureCeilings, ofCeiling } from '../../src/measure/ceilings.ts';
-import { settingsOf, timeKernelFile } from '../../src/measure/kernel-file.ts';
 import { openPeers, PEER_ENGINES } from '../peers/index.ts';
 import { compareResults, formatResults, parseResults, type ResultsFile } from '../suites/results.ts';
 import {
@@ -21,45 +19,31 @@ import {
 } from '../suites/suites.ts';
 import { formatComparison, formatReport } from '../suites/tables.ts';
 import { MGFError } from '../../src/errors.ts';
+import { benchBuildsInTurns } from './bench-against-builds.ts';
+import { benchFilesInTurns } from './bench-against-files.ts';
+import { benchFile } from './bench-file.ts';
+import { checkOptions, targetOf, type BenchOptions, type Target } from './bench-options.ts';
+import { interruptible, reportInterrupted, resultsOf, write } from './bench-record.ts';
 import { runStart, runSteps } from './bench-step.ts';
 import {
   adapterOption,
-  collect,
   ioError,
   positive,
+  positiveInteger,
   precisionOption,
   print,
   say,
   withGpu,
 } from '../../src/cli/common.ts';
-import { resolveIncludes } from '../../src/cli/includes.ts';
-import { tuneOption, useTuning, type TuneMode } from '../../src/cli/tuning.ts';
-import type { AdapterPreference, Gpu, Precision } from '../../src/gpu/device.ts';
-
-const SUITES = ['kernels', 'step', 'peers', 'roofline'] as const;
-type Suite = (typeof SUITES)[number];
-
-interface Options {
-  filter?: RegExp;
-  json?: string;
-  compare?: string;
-  from?: string;
-  budget?: number;
-  out?: string;
-  grid?: string;
-  size?: string[];
-  param?: string[];
-  constant?: string[];
-  flops?: string;
-  start?: string;
-  precision?: Precision;
-  tune: TuneMode;
-  python?: string;
-  adapter?: AdapterPreference;
-}
+import { addKernelOptions } from '../../src/cli/kernel-options.ts';
+import { tuneOption, useTuning } from '../../src/cli/tuning.ts';
+import type { Ceilings } from '../../src/measure/ceilings.ts';
+import type { Gpu } from '../../src/gpu/device.ts';
 
 /** A bare `mgf bench` in software stays below this. */
 const SHORT_SECONDS = 120;
+/** Fewer rounds could not tell anything. */
+const FEWEST_ROUNDS = 5;
 
 function pattern(text: string): RegExp {
   try {
@@ -69,22 +53,42 @@ function pattern(text: string): RegExp {
   }
 }
 
-export function benchCommand(version: string): Command {
-  return new Command('bench')
-    .summary('measure kernels, training steps and other engines, or a kernel of your own')
-    .description(
-      'Measures on this adapter, beside its own multiply-add and copy ceilings. WHAT is one of: ' +
-        'kernels (every op forward and backward, and every kernel of real training steps), step (whole ' +
-        'training steps: time, memory, cold and warm start), ' +
-        'peers (the same work in other engines that are installed), roofline (a plot of the kernels), ' +
-        'or a .wgsl file to time. ' +
-        'Without WHAT: as many kernels as two minutes allow. Results that are wrong are refused, not timed.',
-    )
-    .argument('[what]', 'kernels, step, peers, roofline, or a .wgsl file')
+function rounds(text: string): number {
+  const value = positiveInteger(text);
+  if (value < FEWEST_ROUNDS)
+    throw new InvalidArgumentError(`It must be ${FEWEST_ROUNDS} or more: fewer rounds tell nothing.`);
+  return value;
+}
+
+const DESCRIPTION =
+  'Measures on this adapter, beside its own multiply-add and copy ceilings. WHAT is one of: kernels ' +
+  '(every op ' +
+  'forward and backward, and every kernel of real training steps), step (whole training steps: time, ' +
+  'memory, ' +
+  'cold and warm start), peers (the same work in other engines that are installed), roofline (a plot of ' +
+  'the ' +
+  'kernels), or a .wgsl file to check and time. Without WHAT: as many kernels as two minutes allow. ' +
+  'Results ' +
+  'that are wrong are refused, not timed. Ctrl-C prints and writes what was measured.';
+
+const EXAMPLES = `
+Examples:
+  mgf bench
+  mgf bench kernels --filter attention --json results.json
+  mgf bench kernels --compare results.json
+  mgf bench kernels --filter attention --against ../before/dist
+  mgf bench peers --filter '^matmul'
+  mgf bench my-kernel.wgsl --grid 4096 --size x=2**20 --size y=2**20 --param n=2**20
+  mgf bench my-kernel.wgsl --against my-older-kernel.wgsl`;
+
+const option = (flags: string, text: string, parse: (value: string) => unknown): Option =>
+  new Option(flags, text).argParser(parse);
+
+/** How results are chosen, kept, and held against others. */
+const addResultOptions = (command: Command): Command =>
+  command
     .addOption(
-      new Option('--filter <pattern>', 'only what has a name that this regular expression finds').argParser(
-        pattern,
-      ),
+      option('--filter <pattern>', 'only what has a name that this regular expression finds', pattern),
     )
     .option('--json <file>', 'write the results to a file')
     .option(
@@ -92,82 +96,103 @@ export function benchCommand(version: string): Command {
       'say what became slower or faster than in an older file of results; exit status 1 if anything ' +
         'became slower',
     )
-    .option('--from <file>', 'show, compare or plot a file of results instead of measuring')
-    .addOption(
-      new Option('--budget <seconds>', 'leave out what would not end in this time').argParser(positive),
-    )
     .option(
-      '--out <folder>',
-      'where roofline puts roofline.svg and roofline.md (default: the current folder)',
+      '--against <build or file>',
+      'measure in turns with another build (its dist folder), or with another .wgsl file; exit status 1 ' +
+        'if this is slower',
     )
-    .option('--grid <x,y,z>', 'workgroups of your kernel')
     .addOption(
-      new Option('--size <name=n>', 'elements of a storage array of your kernel; may be repeated').argParser(
-        collect,
+      option(
+        '--threshold <percent>',
+        'smallest difference that counts (default: 10 for --compare, 5 for --against)',
+        positive,
       ),
     )
     .addOption(
-      new Option('--param <name=n>', 'field of its uniform struct; may be repeated').argParser(collect),
+      option(
+        '--rounds <n>',
+        'rounds of --against, 5 or more (default: 7 of builds, 10 to 40 of files)',
+        rounds,
+      ),
     )
-    .addOption(
-      new Option('--constant <name=n>', 'constant of its template; may be repeated').argParser(collect),
-    )
+    .option('--from <file>', 'show, compare or plot a file of results instead of measuring')
+    .addOption(option('--budget <seconds>', 'leave out what would not end in this time', positive))
+    .option(
+      '--out <folder>',
+      'where roofline puts roofline.svg and roofline.md (default: the current folder)',
+    );
+
+export function benchCommand(version: string): Command {
+  const command = new Command('bench')
+    .summary('measure kernels, training steps and other engines, or a kernel of your own')
+    .description(DESCRIPTION)
+    .argument('[what]', 'kernels, step, peers, roofline, or a .wgsl file');
+  return addKernelOptions(addResultOptions(command))
     .option('--python <file>', 'the Python that has PyTorch, for peers (default: python3)')
-    .option('--flops <n>', 'FLOPs of one launch of your kernel, for GFLOP/s')
     .addOption(new Option('--start <step>').hideHelp())
     .addOption(precisionOption())
     .addOption(tuneOption())
     .addOption(adapterOption())
-    .addHelpText(
-      'after',
-      `
-Examples:
-  mgf bench
-  mgf bench kernels --filter attention --json results.json
-  mgf bench kernels --compare results.json
-  mgf bench peers --filter '^matmul'
-  mgf bench my-kernel.wgsl --grid 4096 --size x=2**20 --size y=2**20 --param n=2**20`,
-    )
-    .action((what: string | undefined, options: Options) => run(what, options, version));
+    .addHelpText('after', EXAMPLES)
+    .action((what: string | undefined, options: BenchOptions) => {
+      const given = Object.keys(options).filter((name) => command.getOptionValueSource(name) === 'cli');
+      return run(what, options, given, version);
+    });
 }
 
-async function run(what: string | undefined, options: Options, version: string): Promise<void> {
+async function run(
+  what: string | undefined,
+  options: BenchOptions,
+  given: readonly string[],
+  version: string,
+): Promise<void> {
   if (options.start !== undefined)
     return withGpu(options.adapter, (gpu) => runStart(gpu, options.start!, version, options.precision));
-  if (what?.endsWith('.wgsl')) return timeFile(what, options);
-  if (what !== undefined && !(SUITES as readonly string[]).includes(what)) {
-    throw new MGFError(
-      'usage',
-      `"${what}" cannot be measured: use kernels, step, peers, roofline, or a file whose name ends in .wgsl.`,
-    );
-  }
-  const own = (['grid', 'size', 'param', 'constant', 'flops'] as const).find(
-    (name) => options[name] !== undefined,
-  );
-  if (own)
-    throw new MGFError('usage', `--${own} is for a kernel of your own: mgf bench FILE.wgsl --${own} ...`);
+  const target = targetOf(what, options.from);
+  checkOptions(target, what, given);
+  if (options.against !== undefined)
+    return target === 'file'
+      ? benchFilesInTurns(what!, options, version)
+      : benchBuildsInTurns(target, options);
   // Read before anything is measured: a wrong path is better known now.
   const before = options.compare === undefined ? null : await readResults(options.compare);
-  const results =
-    options.from === undefined
-      ? await withGpu(options.adapter, (gpu) =>
-          measureSuite(gpu, what as Suite | undefined, options, version),
-        )
-      : await readResults(options.from);
-  print(formatReport(results));
-  if (options.json !== undefined) await write(options.json, formatResults(results));
+  const results = await resultsFor(target, what, options, version);
+  if (target !== 'file') print(formatReport(results));
+  if (options.json !== undefined) write(options.json, formatResults(results));
   if (what === 'roofline') {
     const { rooflinePlot } = await import('../suites/roofline.ts');
     const folder = options.out ?? '.';
-    await write(join(folder, 'roofline.svg'), `${rooflinePlot(results)}\n`);
-    await write(join(folder, 'roofline.md'), `![Roofline](roofline.svg)\n\n${formatReport(results)}\n`);
+    write(join(folder, 'roofline.svg'), `${rooflinePlot(results)}\n`);
+    write(join(folder, 'roofline.md'), `![Roofline](roofline.svg)\n\n${formatReport(results)}\n`);
   }
   if (before) {
-    const comparison = compareResults(before, results);
+    const comparison = compareResults(
+      before,
+      results,
+      options.threshold === undefined ? undefined : options.threshold / 100,
+    );
     print(`\n${formatComparison(comparison, before)}`);
     if (comparison.slower.length) process.exitCode = 1;
   }
   if (results.refused?.some((r) => r.engine === 'mgf')) process.exitCode = 1;
+}
+
+async function resultsFor(
+  target: Target,
+  what: string | undefined,
+  options: BenchOptions,
+  version: string,
+): Promise<ResultsFile> {
+  if (target === 'file') return benchFile(what!, options, version);
+  if (target !== 'from')
+    return withGpu(options.adapter, (gpu) => measureSuite(gpu, target, options, version));
+  const file = await readResults(options.from!);
+  const { filter } = options;
+  if (!filter) return file;
+  const results = file.results.filter((r) => r.suite === 'ceilings' || filter.test(r.name));
+  if (!results.some((r) => r.suite !== 'ceilings'))
+    throw new MGFError('usage', `${options.from!} has no result with a name that --filter finds.`);
+  return { ...file, results };
 }
 
 async function readResults(path: string): Promise<ResultsFile> {
@@ -179,29 +204,17 @@ async function readResults(path: string): Promise<ResultsFile> {
   );
 }
 
-async function write(path: string, text: string): Promise<void> {
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    await writeFile(path, text);
-  } catch (error) {
-    throw ioError(error, 'write', path);
-  }
-  say(`wrote ${path}`);
-}
-
-async function measureSuite(
-  gpu: Gpu,
-  what: Suite | undefined,
-  options: Options,
-  version: string,
-): Promise<ResultsFile> {
-  await useTuning(gpu, options.tune, version);
+function suiteOptions(gpu: Gpu, target: Target, options: BenchOptions): SuiteOptions {
   const { profile } = gpu;
-  const findings = new Findings();
   const started = performance.now();
-  const short = what === undefined;
+  const short = target === 'short';
   const budget = options.budget ?? (short && profile.kind === 'cpu' ? SHORT_SECONDS : Infinity);
-  const suite: SuiteOptions = {
+  say(
+    `${profile.name} (${profile.runtime}), ${profile.family} kernels${
+      Number.isFinite(budget) ? `; ${budget} s` : ''
+    }`,
+  );
+  return {
     wanted: (name) => options.filter === undefined || options.filter.test(name),
     remaining: () => 1000 * budget - (performance.now() - started),
     memory: freemem(),
@@ -209,92 +222,79 @@ async function measureSuite(
     progress: say,
     precision: options.precision ?? 'f32',
   };
-  say(
-    `${profile.name} (${profile.runtime}), ${profile.family} ` +
-      `kernels${Number.isFinite(budget) ? `; ${budget} s` : ''}`,
-  );
+}
+
+async function measureSuite(
+  gpu: Gpu,
+  target: Target,
+  options: BenchOptions,
+  version: string,
+): Promise<ResultsFile> {
+  await useTuning(gpu, options.tune, version);
+  const { profile } = gpu;
+  const findings = new Findings();
+  const suite = suiteOptions(gpu, target, options);
   const versions: Record<string, string> = {
     mgf: version,
     node: process.versions.node,
     webgpu: profile.runtime,
     ...(options.precision && { precision: options.precision }),
   };
-  const ceilings = await findCeilings(gpu, findings, suite);
-  if (short) {
-    await runStepKernels(gpu, ceilings, ['tiny-step'], findings, suite);
-    await runWorkloads(gpu, ceilings, findings, suite, null);
-  } else if (what === 'kernels' || what === 'roofline') {
-    await runWorkloads(gpu, ceilings, findings, suite, null);
-    await runStepKernels(gpu, ceilings, ['tiny-step', 'base-step'], findings, suite);
-  } else if (what === 'step') {
-    await runSteps(gpu, ceilings, findings, suite, options.adapter);
-    await runGrowth(gpu, findings, suite);
-  } else {
-    const { peers, missing } = await openPeers(PEER_ENGINES, options.adapter, options.python);
-    for (const { engine, reason } of missing)
-      findings.leftOut.push({ suite: 'peers', name: 'all', engine, reason });
-    for (const { engine, version: v } of peers) versions[engine] = v;
-    say(`peers: ${peers.map((p) => `${p.engine} ${p.version}`).join('; ') || 'none'}`);
-    try {
-      await runWorkloads(gpu, ceilings, findings, suite, peers);
-    } finally {
-      for (const peer of peers) await peer.close();
-    }
-  }
-  noteRejections(gpu, findings);
+  await interruptible(
+    async () => {
+      await runSuite(gpu, target, options, suite, findings, versions);
+      noteRejections(gpu, findings);
+    },
+    () => reportInterrupted(resultsOf(profile, versions, findings, false), options.json),
+  );
   if (findings.results.length === 2 && findings.refused.length === 0 && findings.leftOut.length === 0) {
-    throw new MGFError('usage', `Nothing that ${what ?? 'bench'} measures has a name that --filter finds.`);
+    throw new MGFError(
+      'usage',
+      `Nothing that ${target === 'short' ? 'bench' : target} measures has a name that --filter finds.`,
+    );
   }
-  const machine =
-    `${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${availableParallelism()} threads, ` +
-    `${(totalmem() / 2 ** 30).toFixed(0)} GiB, ${platform()}`;
-  return {
-    adapter: profile.name,
-    versions,
-    date: new Date().toISOString(),
-    machine,
-    results: findings.results,
-    refused: findings.refused,
-    left_out: findings.leftOut,
-  };
+  return resultsOf(profile, versions, findings);
 }
 
-async function timeFile(path: string, options: Options): Promise<void> {
-  const words = [
-    ...(options.grid === undefined ? [] : [['grid', options.grid] as const]),
-    ...(options.flops === undefined ? [] : [['flops', options.flops] as const]),
-    ...(['size', 'param', 'constant'] as const).flatMap((word) =>
-      (options[word] ?? []).map((value) => [word, value] as const),
-    ),
-  ];
-  const settings = settingsOf(words);
-  const source = await resolveIncludes(path);
-  await withGpu(options.adapter, async (gpu) => {
-    say(`${gpu.profile.name} (${gpu.profile.runtime})`);
-    const { timing, clock, bytes, flops, notFinite } = await timeKernelFile(
-      gpu,
-      basename(path),
-      source,
-      settings,
-    );
-    const ceilings = await measureCeilings(gpu);
-    const { median, min, max, runs } = timing;
-    const gbps = bytes / median / 1e6;
-    print(
-      `${basename(path)}: ${median.toPrecision(4)} ms (${min.toPrecision(4)} to ${max.toPrecision(4)}, ` +
-        `${runs} runs, by ${clock === 'wall' ? 'the wall clock' : 'timestamps'})`,
-    );
-    print(
-      `  ${gbps.toPrecision(3)} GB/s: ${bytes.toLocaleString('en-US')} bytes bound; copying reaches ` +
-        `${ceilings.gbps.toPrecision(3)} GB/s here`,
-    );
-    if (flops !== null)
-      print(
-        `  ${(flops / median / 1e6).toPrecision(3)} GFLOP/s; multiply-adds in registers reach ` +
-          `${ceilings.gflops.toPrecision(3)} GFLOP/s here`,
-      );
-    print(`  ${(100 * ofCeiling(ceilings, flops ?? 0, bytes, median)).toFixed(1)} % of the ceiling`);
-    for (const name of notFinite)
-      print(`  note: ${name} holds numbers that are not finite after a run on random inputs`);
-  });
+async function runSuite(
+  gpu: Gpu,
+  target: Target,
+  options: BenchOptions,
+  suite: SuiteOptions,
+  findings: Findings,
+  versions: Record<string, string>,
+): Promise<void> {
+  const ceilings = await findCeilings(gpu, findings, suite);
+  if (target === 'short') {
+    await runStepKernels(gpu, ceilings, ['tiny-step'], findings, suite);
+    await runWorkloads(gpu, ceilings, findings, suite, null);
+  } else if (target === 'step') {
+    await runSteps(gpu, ceilings, findings, suite, options.adapter);
+    await runGrowth(gpu, findings, suite);
+  } else if (target === 'peers') {
+    await runPeers(gpu, ceilings, options, suite, findings, versions);
+  } else {
+    await runWorkloads(gpu, ceilings, findings, suite, null);
+    await runStepKernels(gpu, ceilings, ['tiny-step', 'base-step'], findings, suite);
+  }
+}
+
+async function runPeers(
+  gpu: Gpu,
+  ceilings: Ceilings,
+  options: BenchOptions,
+  suite: SuiteOptions,
+  findings: Findings,
+  versions: Record<string, string>,
+): Promise<void> {
+  const { peers, missing } = await openPeers(PEER_ENGINES, options.adapter, options.python);
+  for (const { engine, reason } of missing)
+    findings.leftOut.push({ suite: 'peers', name: 'all', engine, reason });
+  for (const { engine, version } of peers) versions[engine] = version;
+  say(`peers: ${peers.map((p) => `${p.engine} ${p.version}`).join('; ') || 'none'}`);
+  try {
+    await runWorkloads(gpu, ceilings, findings, suite, peers);
+  } finally {
+    for (const peer of peers) await peer.close();
+  }
 }

@@ -38,8 +38,9 @@ export class Findings {
   readonly leftOut: Excluded[] = [];
 
   add(suite: string, name: string, engine: string, timing: Timing, more: Partial<Result> = {}): void {
-    const { median, min, max, runs } = timing;
-    this.results.push({ suite, name, engine, ms: { median, min, max }, runs, ...more });
+    const { median, min, max, runs, samples } = timing;
+    const ms = { median, min, max };
+    this.results.push({ suite, name, engine, ms, runs, samples: [...samples], ...more });
   }
 }
 
@@ -50,12 +51,12 @@ const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 9500 ? 1 : 0
 export async function findCeilings(
   gpu: Gpu,
   findings: Findings,
-  { progress }: SuiteOptions,
+  { progress }: Pick<SuiteOptions, 'progress'>,
 ): Promise<Ceilings> {
   progress('ceilings of this adapter');
   const ceilings = await measureCeilings(gpu);
-  const note = (name: string, c: Ceiling, more: Partial<Result>): void =>
-    findings.add('ceilings', name, 'mgf', c.timing, { clock: c.clock, ...more });
+  const note = (name: string, { timing, clock, variant }: Ceiling, more: Partial<Result>): void =>
+    findings.add('ceilings', name, 'mgf', timing, { clock, variant, ...more });
   note('multiply-add', ceilings.fma, { gflops: ceilings.gflops });
   note('copy', ceilings.copy, { gbps: ceilings.gbps });
   progress(
@@ -64,6 +65,9 @@ export async function findCeilings(
   );
   return ceilings;
 }
+
+/** Why work that has no other precision is not measured where one is asked for. */
+export const F32_ONLY = 'it multiplies f32, and --precision asks for something else';
 
 /** A guess that errs on the long side: ten runs at an eighth of the ceiling, and compilation. */
 const likelyMs = (flops: number, bytes: number, c: Ceilings, runs = 10): number =>
@@ -117,6 +121,10 @@ export async function runWorkloads(
         engine: 'mgf',
         reason: `it may take ${seconds(likely)}, and ${seconds(Math.max(0, options.remaining()))} are left`,
       });
+      continue;
+    }
+    if (workload.work.op === 'torch_step' && options.precision !== 'f32') {
+      findings.leftOut.push({ suite, name, engine: 'mgf', reason: F32_ONLY });
       continue;
     }
     options.progress(name);
@@ -225,6 +233,10 @@ export function noteRejections(gpu: Gpu, findings: Findings): void {
 /** How time and memory grow with crop, batch, width, and the sizes of the contrastive loss. */
 export async function runGrowth(gpu: Gpu, findings: Findings, options: SuiteOptions): Promise<void> {
   for (const axis of GROWTH_AXES.filter((a) => options.wanted(`growth-${a}`))) {
+    if (options.precision !== 'f32') {
+      findings.leftOut.push({ suite: 'growth', name: `growth-${axis}`, engine: 'mgf', reason: F32_ONLY });
+      continue;
+    }
     if (options.remaining() < GROWTH_MS) {
       findings.leftOut.push({
         suite: 'growth',

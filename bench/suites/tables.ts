@@ -165,6 +165,26 @@ function peerTable(results: readonly Result[]): string[] {
   ];
 }
 
+function fileTable(results: readonly Result[]): string[] {
+  const columns = ['kernel file', 'ms', 'range', 'GFLOP/s', 'GB/s', 'of ceiling', 'clock', 'launched with'];
+  const row = (r: Result): string[] => [
+    r.name,
+    digits(r.ms.median),
+    range(r),
+    optional(r.gflops),
+    optional(r.gbps),
+    percent(r.of_ceiling),
+    r.clock ?? 'wall',
+    r.variant ?? '-',
+  ];
+  return ['## Kernel files\n', markdownTable(columns, results.map(row)), ''];
+}
+
+function againstTable(results: readonly Result[]): string[] {
+  const row = (r: Result): string[] => [r.name, r.engine, digits(r.ms.median), range(r), String(r.runs ?? 1)];
+  return ['## In turns\n', markdownTable(['what', 'of', 'ms', 'range', 'runs'], results.map(row)), ''];
+}
+
 /** The whole file: ceilings, a table a suite, and what is missing. */
 export function formatReport(file: ResultsFile): string {
   const of = (suite: string): Result[] => file.results.filter((r) => r.suite === suite);
@@ -174,6 +194,7 @@ export function formatReport(file: ResultsFile): string {
       .map(([name, version]) => `${name} ${version}`)
       .join(', ')}\n`,
   );
+  if (file.complete === false) out.push('Interrupted: what is here was measured before.\n');
   const ceilings = of('ceilings');
   if (ceilings.length) {
     const rate = ({ gflops, gbps }: Result): string =>
@@ -186,6 +207,8 @@ export function formatReport(file: ResultsFile): string {
     ['step', stepTable],
     ['growth', growthTable],
     ['peers', peerTable],
+    ['file', fileTable],
+    ['against', againstTable],
   ];
   for (const [suite, format] of suites) if (of(suite).length) out.push(...format(of(suite)));
   const missing = (title: string, list: ResultsFile['refused']): void => {
@@ -210,7 +233,14 @@ function growthTable(results: readonly Result[]): string[] {
         flops: r.flops!,
         bytes: r.peak_bytes!,
         gatheredBytes: r.gathered_bytes ?? null,
-        timing: { median, min, max, spread: (max - min) / median, runs: r.runs ?? 1 },
+        timing: {
+          median,
+          min,
+          max,
+          spread: (max - min) / median,
+          runs: r.runs ?? 1,
+          samples: r.samples ?? [],
+        },
       };
     });
   return ['## Growth\n', formatGrowth(points), ''];
@@ -223,18 +253,28 @@ export function formatComparison(c: Comparison, before: Pick<ResultsFile, 'date'
       ['what', 'before, ms', 'now, ms', 'ratio'],
       changes.map((x) => [
         `${x.suite} ${x.name} (${x.engine})`,
-        `${digits(x.before.median)} (${range({ ms: x.before })})`,
-        `${digits(x.after.median)} (${range({ ms: x.after })})`,
+        `${digits(x.before.ms.median)} ` + `(${range(x.before)})`,
+        `${digits(x.after.ms.median)} (${range(x.after)})`,
         x.ratio.toFixed(2),
       ]),
     );
   const out = [
     `## Compared with ${before.date}\n`,
-    `${c.slower.length} slower, ${c.faster.length} faster, ${c.same} the same within noise.`,
+    `${c.slower.length} slower, ${c.faster.length} ` +
+      `faster, ${c.same} the same within noise${
+        c.inconclusive.length ? `, ${c.inconclusive.length} ` + `inconclusive` : ''
+      }.`,
   ];
   out.push(...c.warnings.map((w) => `Note: ${w}.`));
   if (c.slower.length) out.push('\nSlower:\n', table(c.slower));
   if (c.faster.length) out.push('\nFaster:\n', table(c.faster));
+  if (c.inconclusive.length) {
+    out.push(
+      '\nInconclusive, no larger than what the ceilings moved (mgf bench --against measures in ' +
+        'turns):\n',
+      table(c.inconclusive),
+    );
+  }
   if (c.onlyBefore.length) out.push(`\nNo longer there: ${c.onlyBefore.join(', ')}`);
   if (c.onlyAfter.length) out.push(`\nNew: ${c.onlyAfter.join(', ')}`);
   return out.join('\n');

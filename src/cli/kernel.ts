@@ -1,30 +1,39 @@
 /** `mgf kernel dev FILE`: a loop of save, check, time. */
 import { existsSync, watch, type FSWatcher } from 'node:fs';
-import { basename, dirname, extname, resolve } from 'node:path';
+import { dirname, extname, resolve } from 'node:path';
 import { Argument, Command, Option } from 'commander';
 import { measureCeilings, ofCeiling, type Ceilings } from '../measure/ceilings.ts';
-import { kernelFileNotes, NO_SETTINGS, timeKernelFile } from '../measure/kernel-file.ts';
+import { kernelFileNotes, timeKernelFile } from '../measure/kernel-file.ts';
 import { timeSubject, type KernelTime } from '../measure/own-op.ts';
 import { gradcheck } from '../custom/gradcheck.ts';
 import { MGFError } from '../errors.ts';
 import { adapterOption, formatTable, percent, print, withGpu } from './common.ts';
 import { formatGradcheck, subjectsIn } from './gradcheck.ts';
-import { resolveIncludes } from './includes.ts';
+import {
+  addKernelOptions,
+  KERNEL_OPTIONS,
+  kernelSettings,
+  loadKernelFile,
+  notChecked,
+  readExpected,
+  type KernelOptions,
+} from './kernel-options.ts';
 import { loadUserModule } from './user-module.ts';
 import type { GradcheckSubject } from '../custom/gradcheck.ts';
 import type { AdapterPreference, Gpu } from '../gpu/device.ts';
 
-interface Options {
+interface Options extends KernelOptions {
   once?: boolean;
   adapter?: AdapterPreference;
 }
 
 export function kernelCommand(): Command {
-  return new Command('kernel')
-    .summary('write a kernel or a loss: compile, check and time it at every save')
+  const command = new Command('kernel')
+    .summary('write a kernel or a loss: compile, check and time it at ' + 'every save')
     .description(
-      'Watches a module with ops and losses, or a .wgsl file. At every save: what the compiler says, ' +
-        'with file, line and caret; whether values and gradients are right; how long each kernel takes, ' +
+      'Watches a module with ops and losses, or a .wgsl file. At every save: what the compiler ' +
+        'says, with file, line and caret; whether values and gradients are right (of a .wgsl file, where ' +
+        'something says what they must be); how long each kernel takes, ' +
         "which part of this adapter's ceiling that is, and how it differs from the last save.",
     )
     .addArgument(new Argument('<what>', 'dev').choices(['dev']))
@@ -32,23 +41,38 @@ export function kernelCommand(): Command {
       '<file>',
       'TypeScript or JavaScript module, or a .wgsl file with "// bench:" lines (mgf bench --help)',
     )
-    .addOption(new Option('--once', 'look once, without watching'))
+    .addOption(new Option('--once', 'look once, without watching'));
+  return addKernelOptions(command)
     .addOption(adapterOption())
-    .addHelpText('after', '\nExamples:\n  mgf kernel dev my-loss.ts\n  mgf kernel dev my-kernel.wgsl --once')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  mgf kernel dev my-loss.ts\n  mgf kernel dev my-kernel.wgsl ' +
+        '--once\n  mgf kernel dev my-kernel.wgsl --grid 4096 --expect expected.safetensors',
+    )
     .action((_what: string, file: string, options: Options) => runDev(file, options));
 }
 
 /** Milliseconds after a save in which further ones belong to it: editors write more than once. */
 const SETTLE = 50;
 
-async function runDev(file: string, { once, adapter }: Options): Promise<void> {
+async function runDev(file: string, options: Options): Promise<void> {
+  const { once, adapter } = options;
   if (!existsSync(file)) throw new MGFError('usage', `There is no file ${file}.`);
+  const given = KERNEL_OPTIONS.find((name) => options[name] !== undefined);
+  if (given && extname(file) !== '.wgsl')
+    throw new MGFError(
+      'usage',
+      `--${given} is for a .wgsl file: a ` + `module says all that its kernels need.`,
+    );
+  // A wrong option ends the command; what is wrong in the file waits for the next save.
+  kernelSettings(options);
+  if (options.expect !== undefined) await readExpected(options.expect);
   await withGpu(adapter, async (gpu) => {
-    const session = new Session(gpu, file, await measureCeilings(gpu));
+    const session = new Session(gpu, file, await measureCeilings(gpu), options);
     print(session.heading);
-    const right = await session.look();
+    const found = await session.look();
     if (once) {
-      if (!right) process.exitCode = 1;
+      if (found === 'WRONG') process.exitCode = 1;
       return;
     }
     print('Watching; Ctrl-C ends.');
@@ -56,17 +80,22 @@ async function runDev(file: string, { once, adapter }: Options): Promise<void> {
   });
 }
 
+/** What a look found. */
+type Found = 'right' | 'WRONG' | 'not checked';
+
 class Session {
   readonly #gpu: Gpu;
   readonly #file: string;
   readonly #ceilings: Ceilings;
+  readonly #options: KernelOptions;
   #before = new Map<string, number>();
   #files: readonly string[];
 
-  constructor(gpu: Gpu, file: string, ceilings: Ceilings) {
+  constructor(gpu: Gpu, file: string, ceilings: Ceilings, options: KernelOptions) {
     this.#gpu = gpu;
     this.#file = file;
     this.#ceilings = ceilings;
+    this.#options = options;
     this.#files = [resolve(file)];
   }
 
@@ -78,40 +107,39 @@ class Session {
     );
   }
 
-  /**
-   * One look at the file as it is now; whether everything in it is right. What is wrong with it is printed,
-   * never thrown.
-   */
-  async look(): Promise<boolean> {
+  /** One look at the file as it is now. What is wrong with it is printed, never thrown. */
+  async look(): Promise<Found> {
     const started = performance.now();
     try {
-      const right = extname(this.#file) === '.wgsl' ? await this.#kernel() : await this.#module();
-      print(
-        `${new Date().toTimeString().slice(0, 8)}  ${right ? 'right' : 'WRONG'}, ` +
-          `${((performance.now() - started) / 1000).toFixed(1)} s after the save\n`,
-      );
-      return right;
+      const [found, why] = extname(this.#file) === '.wgsl' ? await this.#kernel() : await this.#module();
+      const seconds = ((performance.now() - started) / 1000).toFixed(1);
+      print(`${new Date().toTimeString().slice(0, 8)}  ${found}, ${seconds} s after the save${why}\n`);
+      return found;
     } catch (error) {
       if (!(error instanceof MGFError)) throw error;
       print(`${error.message}\n`);
-      return false;
+      return 'WRONG';
     }
   }
 
-  async #kernel(): Promise<boolean> {
-    const name = basename(this.#file);
-    const source = await resolveIncludes(this.#file);
-    const notes = kernelFileNotes(name, source);
-    const { timing, bytes, flops, notFinite } = await timeKernelFile(this.#gpu, name, source, NO_SETTINGS, {
-      seconds: 0.5,
-    });
+  /** What was found, and what it was held against. */
+  async #kernel(): Promise<[Found, string]> {
+    const { file, files } = await loadKernelFile(this.#file, this.#options);
+    const { name, source, settings } = file;
+    this.#files = files;
+    const notes = kernelFileNotes(name, source, settings);
+    const timed = await timeKernelFile(this.#gpu, file, { seconds: 0.5 });
+    const { timing, bytes, flops, notFinite, against } = timed;
     this.#table([{ kernel: name, ms: timing.median, flops, bytes }]);
     if (notes.length > 0) print(notes.join('\n'));
-    if (notFinite.length > 0) print(`  not finite after a run: ${notFinite.join(', ')}`);
-    return notFinite.length === 0;
+    if (notFinite.length > 0) {
+      print(`  not finite after a run: ${notFinite.join(', ')}`);
+      return ['WRONG', ''];
+    }
+    return against === null ? ['not checked', ` (${notChecked(this.#file)})`] : ['right', ` (by ${against})`];
   }
 
-  async #module(): Promise<boolean> {
+  async #module(): Promise<[Found, string]> {
     const { exports, files } = await loadUserModule(this.#file);
     this.#files = files;
     let right = true;
@@ -121,7 +149,7 @@ class Session {
       right &&= result.passed;
       if (result.passed && isTimed(subject)) this.#table(await timeSubject(this.#gpu, subject));
     }
-    return right;
+    return [right ? 'right' : 'WRONG', ''];
   }
 
   #table(times: readonly KernelTime[]): void {

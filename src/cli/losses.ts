@@ -1,4 +1,5 @@
 /** `--loss`, `--attach` and `--weight`: losses that users bring to pretrain and ablate. */
+import { checkNames, describe } from '../check.ts';
 import { Option } from 'commander';
 import { MGFError } from '../errors.ts';
 import { overrideRunConfig } from '../mgf/config.ts';
@@ -104,9 +105,16 @@ function lossOf(file: string, exports: Readonly<Record<string, unknown>>): Train
   if (typeof found?.build !== 'function' || typeof found.name !== 'string') {
     throw new MGFError(
       'usage',
-      `The default export of ${file} is no TrainingLoss; export default { name: 'my_loss', build: ({ ` +
-        'state }) => ... } with a loss of shape [1].',
+      `The default export of ${file} is no TrainingLoss (it exports ${exported(exports)}); export default ` +
+        "{ name: 'my_loss', build: ({ state }) => ... } with a loss of shape [1].",
     );
   }
+  checkNames(`The loss of ${file}`, 'key', Object.keys(found), ['name', 'parameters', 'build']);
   return found as TrainingLoss;
 }
+
+/** What a module exports, in words. */
+const exported = (exports: Readonly<Record<string, unknown>>): string =>
+  Object.entries(exports)
+    .map(([name, value]) => `${name}: ${describe(value)}`)
+    .join(', ') || 'nothing';

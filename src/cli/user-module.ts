@@ -52,6 +52,8 @@ export async function loadUserModule(path: string): Promise<UserModule> {
   }).catch((error: BuildFailure) => {
     throw new MGFError('usage', complaint(path, error), { cause: error });
   });
+  // Places in stacks are then those of the user's file.
+  process.setSourceMapsEnabled?.(true);
   const folder = await mkdtemp(join(tmpdir(), 'mgf-module-'));
   try {
     const file = join(folder, `${basename(path).replace(/\.\w+$/, '')}.mjs`);

@@ -5,6 +5,7 @@
  */
 import lossText from '../../kernels/custom_loss.wgsl';
 import mapText from '../../kernels/custom_map.wgsl';
+import type { Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { elements, f32, formatShape, type Spec } from '../graph/shape.ts';
 import type { Value } from '../graph/graph.ts';
@@ -12,6 +13,7 @@ import { defineOp, type Op } from '../launch/op.ts';
 import { kernel, type Dispatch, type Kernel, type Scalar } from '../launch/dispatch.ts';
 import { ceilDiv, overElements } from '../launch/grid.ts';
 import { grouping, overSpans, totals } from '../ops/lib/reduce.ts';
+import { checkEach, checkKeys, checkKinds, type InputKind } from './definition.ts';
 import { checkNames, userFunction, withFunctions } from './text.ts';
 
 /** What an attribute may be given as: a number, or a per-step scalar of `program.step`. */
@@ -41,6 +43,8 @@ export interface ElementwiseDefinition<I extends string, A extends string> {
   readonly backward: Readonly<Partial<Record<I, string>>> | 'numeric' | null;
   /** The value of an element in float64: what kernels are checked by. */
   readonly reference: (x: Numbers<I>, attributes: Numbers<A>) => number;
+  /** What inputs hold where it is not any number; checks then fill them accordingly. */
+  readonly kinds?: Readonly<Partial<Record<I, InputKind>>>;
   /** Floating-point operations an element, for profiles. Default 4. */
   readonly flops?: number;
 }
@@ -75,8 +79,24 @@ const derivatives = ({
 export const hasDerivative = (definition: ElementwiseDefinition<string, string>, input: string): boolean =>
   derivatives(definition)[input] !== undefined;
 
-function checkDefinition(definition: ElementwiseDefinition<string, string>): void {
-  const { name, inputs, attributes = {} } = definition;
+const KEYS: Rules<ElementwiseDefinition<string, string>> = {
+  name: 'a text',
+  inputs: 'a list',
+  attributes: 'an object?',
+  forward: 'a text',
+  backward: 'an object|"numeric"|null',
+  reference: 'a function',
+  kinds: 'an object?',
+  flops: 'a number?',
+};
+
+function checkDefinition(what: string, definition: ElementwiseDefinition<string, string>): void {
+  const where = checkKeys(what, definition, KEYS);
+  const { name, inputs, attributes = {}, backward, kinds } = definition;
+  checkEach(where, 'inputs', inputs, 'a text');
+  checkEach(where, 'attributes', attributes, 'a number');
+  if (typeof backward === 'object') checkEach(where, 'backward', backward ?? {}, 'a text');
+  checkKinds(where, kinds, inputs);
   if (inputs.length < 1 || inputs.length > MOST_INPUTS)
     throw new MGFError(
       'usage',
@@ -159,6 +179,15 @@ interface Kernels {
 }
 
 /**
+ * Step of differences in f32, of four points (error h^4): rounding, of 1e-7 / h, and the width of what lies
+ * around a kink, of 2 h, both stay below a thousandth.
+ */
+const NUMERIC_STEP = 5e-3;
+
+/** What gradient checks allow derivatives by differences: a thousandth, as their step has it. */
+export const NUMERIC_TOLERANCE = 2e-3;
+
+/**
  * A kernel for the value and one for each derivative; how many inputs and attributes there are is in their
  * constants.
  */
@@ -170,11 +199,12 @@ function kernelsOf(definition: ElementwiseDefinition<string, string>, text: stri
   const derivative = (input: string): string => {
     if (backward !== 'numeric')
       return userFunction('user', parameters, derivatives(definition)[input]!, `${name}.backward.${input}`);
-    const at = (sign: string): string =>
-      `value(${names.map((n) => (n === input ? `${n} ${sign} step` : n)).join(', ')})`;
+    const at = (steps: string): string =>
+      `mgf_value(${names.map((n) => (n === input ? `${n} ${steps} * mgf_h` : n)).join(', ')})`;
     return (
-      `${value('value')}\nfn user(${parameters.join(', ')}) -> f32 {\n  let step = 1e-2 * max(1.0, ` +
-      `abs(${input}));\n  return (${at('+')} - ${at('-')}) / (2.0 * step);\n}`
+      `${value('mgf_value')}\nfn user(${parameters.join(', ')}) -> f32 {\n` +
+      `  let mgf_h = ${NUMERIC_STEP} * max(1.0, abs(${input}));\n` +
+      `  return (8.0 * (${at('+ 1.0')} - ${at('- 1.0')}) - ${at('+ 2.0')} + ${at('- 2.0')}) / (12.0 * mgf_h);\n}`
     );
   };
   return {
@@ -206,7 +236,7 @@ const differentiable = (definition: ElementwiseDefinition<string, string>): numb
 export function defineElementwise<const I extends string, const A extends string = never>(
   definition: ElementwiseDefinition<I, A>,
 ): ElementwiseOp<I, A> {
-  checkDefinition(definition);
+  checkDefinition('defineElementwise', definition);
   const { name, inputs, attributes = {} as Numbers<A>, flops = 4 } = definition;
   const kernels = kernelsOf(definition, mapText);
   const K = inputs.length;
@@ -276,7 +306,7 @@ export function defineElementwise<const I extends string, const A extends string
 export function defineLoss<const I extends string, const A extends string = never>(
   definition: ElementwiseDefinition<I, A>,
 ): ElementwiseLoss<I, A> {
-  checkDefinition(definition);
+  checkDefinition('defineLoss', definition);
   const { name, inputs, attributes = {} as Numbers<A>, flops = 4 } = definition;
   const kernels = kernelsOf(definition, lossText);
   const K = inputs.length;

@@ -2,11 +2,13 @@
  * Whether an op computes what its author says: the device against a float64 reference, gradients against
  * derivatives of that reference, on awkward shapes and values.
  */
+import { checkArguments, checkFields, checkOptions, GPU, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { plainest } from '../gpu/adapter.ts';
 import { portabilityNotes } from '../wgsl/portability.ts';
 import { elements, formatShape, type Shape } from '../graph/shape.ts';
 import type { Value } from '../graph/graph.ts';
+import { asTheirs } from './theirs.ts';
 import { contents, noise, Prepared, textsOn, wantedOf, type CaseInput, type Floats } from './prepared.ts';
 import type { Gpu } from '../gpu/device.ts';
 
@@ -26,6 +28,8 @@ export interface GradcheckSubject {
       ) => ArrayLike<number>)
     | null;
   readonly cases: readonly GradcheckCase[];
+  /** Largest error of a derivative where it is not exact, such as one by differences. */
+  readonly gradTolerance?: number;
   /** Inputs of a size that is worth timing. */
   readonly timed?: Readonly<Record<string, CaseInput>>;
 }
@@ -77,6 +81,14 @@ export interface GradcheckResult {
    */
   readonly notes: readonly string[];
 }
+
+const SUBJECT = { name: 'a text', build: 'a function', reference: 'a function|null', cases: 'a list' };
+const OPTIONS: Rules<GradcheckOptions> = {
+  tolerance: 'a number?',
+  gradTolerance: 'a number?',
+  families: 'a list?',
+  seed: 'a number?',
+};
 
 const DIRECTIONS = 3;
 
@@ -140,6 +152,9 @@ export async function gradcheck(
   subject: GradcheckSubject,
   options: GradcheckOptions = {},
 ): Promise<GradcheckResult> {
+  checkArguments('gradcheck', { gpu: [gpu, GPU] });
+  checkFields('gradcheck', 'subject.', subject, SUBJECT);
+  checkOptions('gradcheck', options, OPTIONS);
   const { families = ['cpu', 'gpu'], seed = 1 } = options;
   const findings: GradcheckFinding[] = [];
   for (const family of families) {
@@ -173,6 +188,11 @@ function notesOn(gpu: Gpu, subject: GradcheckSubject): string[] {
   }
 }
 
+/** The reference of a subject, whose errors are told as those of its author. */
+function referenceOf({ name, reference }: GradcheckSubject): GradcheckSubject['reference'] {
+  return reference && ((x, shapes) => asTheirs(`${name}: reference`, () => reference(x, shapes)));
+}
+
 async function checkCase(
   gpu: Gpu,
   subject: GradcheckSubject,
@@ -180,9 +200,9 @@ async function checkCase(
   options: GradcheckOptions,
   seed: number,
 ): Promise<Omit<GradcheckFinding, 'case' | 'family'>[]> {
-  const { reference } = subject;
+  const reference = referenceOf(subject);
   const tolerance = options.tolerance ?? 1e-5;
-  const gradTolerance = options.gradTolerance ?? (reference ? 1e-4 : 2e-2);
+  const gradTolerance = options.gradTolerance ?? subject.gradTolerance ?? (reference ? 1e-4 : 2e-2);
   const names = Object.keys(inputs);
   const wanted = wantedOf(inputs);
   const shapes = Object.fromEntries(names.map((name) => [name, inputs[name]!.shape]));

@@ -1,6 +1,7 @@
 /** A graph of somebody's ops on the device, for contents that may change: what checks and timings run. */
 import { Purpose } from '../random/purposes.ts';
 import { stream } from '../random/stream.ts';
+import { asTheirs } from './theirs.ts';
 import { MGFError } from '../errors.ts';
 import { BufferUsage } from '../gpu/flags.ts';
 import { elements, formatShape, type Shape } from '../graph/shape.ts';
@@ -79,7 +80,7 @@ function drawn(
       graph.state(name, shape, { dtype, requiresGrad: wanted.includes(name) }),
     ]),
   );
-  const y = subject.build(values);
+  const y = asTheirs(`${subject.name}: build`, () => subject.build(values));
   const keep: Record<string, Value> = { y };
   if (wanted.length > 0)
     vectorJacobianProduct(

@@ -5,6 +5,7 @@
  * backward pass, and takes the weighted mean.
  */
 import rowsText from '../../kernels/custom_rows.wgsl';
+import { checkArguments, checkNames as checkKindNames, type Rules } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { f32, formatShape, type Spec } from '../graph/shape.ts';
 import type { Value } from '../graph/graph.ts';
@@ -13,13 +14,15 @@ import { kernel, type Dispatch, type Kernel } from '../launch/dispatch.ts';
 import { ceilDiv, overRows } from '../launch/grid.ts';
 import { totals } from '../ops/lib/reduce.ts';
 import { chosenAttributes, orderedInputs, type Attribute, type Attributes } from './elementwise.ts';
+import { checkEach, checkKeys, checkKinds, type InputKind } from './definition.ts';
 import { checkNames, userFunction } from './text.ts';
 
 /**
  * A number of a row, in WGSL. `sum`, `max`, `logsumexp`, `norm` (root of the sum of squares) run over the
  * elements: there each tensor's name is its element j, and `j` is the column (u32). `dot` is the sum of the
  * products of two. `value` is made of earlier numbers. Everywhere: attributes, indices, earlier numbers, `n`
- * (columns, f32), and `NAME_at(k)`, element k (u32) of this row of the tensor NAME.
+ * (columns, f32), `row` (u32, which row it is), and `NAME_at(k)`, element k (u32) of this row of the tensor
+ * NAME. So no input, attribute or number may be called `j`, `n` or `row`.
  */
 export type RowNumber =
   | { readonly sum: string }
@@ -36,9 +39,9 @@ export type RowNumber =
 export interface RowDefinition<R extends string, I extends string, A extends string> {
   /** Of the op, in plans, profiles and messages. */
   readonly name: string;
-  /** f32 tensors [rows, n] of one shape: one or two. */
+  /** f32 tensors [rows, n] of one shape: one to three, with the indices at most three. */
   readonly rows: readonly R[];
-  /** i32 tensors [rows]: at most one. In WGSL a u32. */
+  /** i32 tensors [rows]. In WGSL a u32 each. */
   readonly indices?: readonly I[];
   /** Numbers that a caller may change, with their defaults. */
   readonly attributes?: Readonly<Record<A, number>>;
@@ -56,6 +59,8 @@ export interface RowDefinition<R extends string, I extends string, A extends str
     row: Readonly<Record<R, Float64Array>> & Readonly<Record<I, number>>,
     attributes: Readonly<Record<A, number>>,
   ) => number;
+  /** What tensors hold where it is not any number; checks then fill them accordingly. */
+  readonly kinds?: Readonly<Partial<Record<R, InputKind>>>;
   /** Floating-point operations an element, for profiles. Default 8. */
   readonly flops?: number;
 }
@@ -71,13 +76,64 @@ export interface RowLoss<R extends string, I extends string, A extends string> {
 
 type AnyDefinition = RowDefinition<string, string, string>;
 
-function check({ name, rows, indices = [], attributes = {}, numbers = {}, backward }: AnyDefinition): void {
-  if (rows.length < 1 || rows.length > 2 || indices.length > 1)
+const KEYS: Rules<AnyDefinition> = {
+  name: 'a text',
+  rows: 'a list',
+  indices: 'a list?',
+  attributes: 'an object?',
+  numbers: 'an object?',
+  forward: 'a text',
+  backward: 'an object|null',
+  reference: 'a function',
+  kinds: 'an object?',
+  flops: 'a number?',
+};
+/** Eight storage bindings less those of weight, kept numbers, upstream gradient, denominator and gradient. */
+const MOST_INPUTS = 3;
+/** Names that every function of a row has already. */
+const TAKEN = ['j', 'n', 'row'];
+const NUMBER_KINDS = ['sum', 'max', 'logsumexp', 'norm', 'dot', 'value'];
+
+function checkNumber(where: string, name: string, number: RowNumber): void {
+  checkArguments(where, { [`numbers.${name}`]: [number, 'an object'] });
+  const keys = Object.keys(number);
+  checkKindNames(`${where}: numbers.${name}`, 'kind of number', keys, NUMBER_KINDS);
+  if (keys.length !== 1) {
+    const is = keys.length === 0 ? 'none' : keys.join(' and ');
     throw new MGFError(
       'usage',
-      `${name}: a row loss reads one or two tensors and at most one index, not ${rows.length} and ` +
-        `${indices.length}.`,
+      `${where}: numbers.${name} must be one of ${NUMBER_KINDS.join(', ')}, not ${is}.`,
     );
+  }
+  if ('dot' in number) {
+    checkArguments(where, { [`numbers.${name}.dot`]: [number.dot, 'a list'] });
+    checkEach(where, `numbers.${name}.dot`, number.dot, 'a text');
+  } else checkEach(where, `numbers.${name}`, number, 'a text');
+}
+
+function check(definition: AnyDefinition): void {
+  const where = checkKeys('defineRowLoss', definition, KEYS);
+  const { name, rows, indices = [], attributes = {}, numbers = {}, backward, kinds } = definition;
+  checkEach(where, 'rows', rows, 'a text');
+  checkEach(where, 'indices', indices, 'a text');
+  checkEach(where, 'attributes', attributes, 'a number');
+  checkEach(where, 'backward', backward ?? {}, 'a text');
+  checkKinds(where, kinds, rows);
+  for (const [key, number] of Object.entries(numbers)) checkNumber(where, key, number);
+  const taken = [...rows, ...indices, ...Object.keys({ ...attributes, ...numbers })].find((n) =>
+    TAKEN.includes(n),
+  );
+  if (taken !== undefined) {
+    throw new MGFError('usage', `${name}: ${taken} is a name that every row has already; take another.`);
+  }
+  if (rows.length < 1 || rows.length + indices.length > MOST_INPUTS) {
+    throw new MGFError(
+      'usage',
+      `${name}: a row loss reads at least one tensor, and at most ${MOST_INPUTS} tensors and indices ` +
+        `together (WebGPU guarantees eight storage bindings); it has ${rows.length} and ${indices.length}. ` +
+        'More need an op of their own (defineOp).',
+    );
+  }
   checkNames(name, 'an input, an attribute or a number', [
     ...rows,
     ...indices,
@@ -191,9 +247,9 @@ class Writer {
     const label = `${this.#d.name}.numbers.${name}`;
     const target = `number_${name}`;
     const element = (body: string, suffix = ''): ((component: string, column: string) => string) =>
-      this.#ofElement(`element_${name}${suffix}`, body, earlier, label);
+      this.#ofElement(`mgf_element_${name}${suffix}`, body, earlier, label);
     if ('value' in number)
-      return `  let ${target} = ${this.#ofRow(`row_${name}`, number.value, earlier, label)};`;
+      return `  let ${target} = ${this.#ofRow(`mgf_row_${name}`, number.value, earlier, label)};`;
     if ('sum' in number) return this.#reduce(target, 'sum', element(number.sum));
     if ('max' in number) return this.#reduce(target, 'max', element(number.max));
     if ('dot' in number) {
@@ -207,7 +263,7 @@ class Writer {
     if ('norm' in number) {
       const e = element(number.norm);
       return (
-        `${this.#reduce(`square_${name}`, 'sum', (component, column) => `pow2(${e(component, column)})`)}\n  ` +
+        `${this.#reduce(`square_${name}`, 'sum', (component, column) => `mgf_pow2(${e(component, column)})`)}\n  ` +
         `let ${target} = sqrt(square_${name});`
       );
     }
@@ -222,7 +278,7 @@ class Writer {
     const { name, numbers = {}, forward } = this.#d;
     const names = Object.keys(numbers);
     const reductions = names.map((s, at) => this.#number(s, numbers[s]!, names.slice(0, at))).join('\n');
-    const loss = this.#ofRow('row_loss', forward, names, `${name}.forward`);
+    const loss = this.#ofRow('mgf_row_loss', forward, names, `${name}.forward`);
     const keep = names.map((s, at) => `    kept[row * ${names.length}u + ${at}u] = number_${s};`).join('\n');
     return this.#fill({ REDUCTIONS: `${reductions}\n  let loss = ${loss};`, KEEP: keep, SLOPES: '' });
   }
@@ -230,7 +286,7 @@ class Writer {
   backward(input: string): string {
     const { name, numbers = {}, backward } = this.#d;
     const names = Object.keys(numbers);
-    const slope = this.#ofElement('slope_of', backward![input]!, names, `${name}.backward.${input}`);
+    const slope = this.#ofElement('mgf_slope_of', backward![input]!, names, `${name}.backward.${input}`);
     const read = names.map((s, at) => `    let number_${s} = kept[row * ${names.length}u + ${at}u];`);
     const slopes = [
       ...read,
@@ -244,7 +300,7 @@ class Writer {
   }
 
   #fill(places: Readonly<Record<'REDUCTIONS' | 'KEEP' | 'SLOPES', string>>): string {
-    const functions = ['fn pow2(x: f32) -> f32 { return x * x; }', ...this.#functions].join('\n');
+    const functions = ['fn mgf_pow2(x: f32) -> f32 { return x * x; }', ...this.#functions].join('\n');
     return Object.entries({ USER: functions, ...places }).reduce(
       (text, [place, by]) => text.replace(new RegExp(`^${place}$`, 'm'), () => by),
       rowsText,
@@ -263,8 +319,8 @@ export function defineRowLoss<
   const A extends string = never,
 >(definition: RowDefinition<R, I, A>): RowLoss<R, I, A> {
   const plain = definition as unknown as AnyDefinition;
-  const { name, rows, indices = [], attributes = {}, flops = 8 } = plain;
   check(plain);
+  const { name, rows, indices = [], attributes = {}, flops = 8 } = plain;
   const S = Object.keys(plain.numbers ?? {}).length;
   const K = rows.length;
   const at = rows.map((_, i) => i);

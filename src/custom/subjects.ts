@@ -2,8 +2,11 @@
  * The usual cases for ops that were defined by expressions: odd sizes, weights, zeros, large numbers, and
  * what must not count.
  */
+import { describe } from '../check.ts';
+import { MGFError } from '../errors.ts';
 import { elements, type Shape } from '../graph/shape.ts';
-import { hasDerivative, type ElementwiseLoss, type ElementwiseOp } from './elementwise.ts';
+import { ofKind, type InputKind } from './definition.ts';
+import { hasDerivative, NUMERIC_TOLERANCE, type ElementwiseLoss, type ElementwiseOp } from './elementwise.ts';
 import type { GradcheckCase, GradcheckSubject } from './gradcheck.ts';
 import type { RowLoss } from './rows.ts';
 
@@ -34,10 +37,32 @@ function weightedMean(count: number, weight: Float64Array | undefined, value: (i
   return sum / Math.max(total, 1);
 }
 
+const MAKERS = { elementwise: 'defineElementwise', loss: 'defineLoss', rows: 'defineRowLoss' } as const;
+
+/** Throws MGFError 'usage' for what the maker of its kind did not return. */
+function checkDefined(where: string, defined: { kind?: unknown } | null, kind: keyof typeof MAKERS): void {
+  if (typeof defined === 'function' && (defined as { kind?: unknown }).kind === kind) return;
+  const message = `${where} takes what ${MAKERS[kind]} returns, not ${describe(defined)}.`;
+  throw new MGFError('usage', message);
+}
+
+/** Contents of an input: of its kind where it has one, else the values of the case, else arbitrary numbers. */
+function dataOf(
+  kinds: Readonly<Partial<Record<string, InputKind>>> | undefined,
+  input: string,
+  shape: Shape,
+  columns: number,
+  value: ((i: number) => number) | undefined,
+): { data?: number[] } {
+  const data = ofKind(kinds?.[input], elements(shape), columns) ?? (value && filled(shape, value));
+  return data ? { data } : {};
+}
+
 /** Of an element-wise op: its own reference, element by element. */
 export function elementwiseSubject<I extends string, A extends string>(
   op: ElementwiseOp<I, A>,
 ): GradcheckSubject {
+  checkDefined('elementwiseSubject', op, 'elementwise');
   const { definition } = op;
   const { name, inputs, attributes = {} as Numbers, reference } = definition;
   const of = (label: string, shape: Shape, value?: (i: number) => number, smooth = true): GradcheckCase => ({
@@ -49,13 +74,14 @@ export function elementwiseSubject<I extends string, A extends string>(
         {
           shape,
           gradient: hasDerivative(definition, input),
-          ...(value && { data: filled(shape, (i) => value(i + k)) }),
+          ...dataOf(definition.kinds, input, shape, 1, value && ((i) => value(i + k))),
         },
       ]),
     ),
   });
   return {
     name,
+    ...(definition.backward === 'numeric' && { gradTolerance: NUMERIC_TOLERANCE }),
     build: (x) => op(x as never),
     reference: (x) =>
       Float64Array.from({ length: x[inputs[0]!]!.length }, (_, i) =>
@@ -79,6 +105,7 @@ export function elementwiseSubject<I extends string, A extends string>(
 export function lossSubject<I extends string, A extends string>(
   loss: ElementwiseLoss<I, A>,
 ): GradcheckSubject {
+  checkDefined('lossSubject', loss, 'loss');
   const { definition } = loss;
   const { name, inputs, attributes = {} as Numbers, reference } = definition;
   const of = (
@@ -99,7 +126,7 @@ export function lossSubject<I extends string, A extends string>(
           {
             shape,
             gradient: hasDerivative(definition, input),
-            ...(value && { data: filled(shape, (i) => value(i, k)) }),
+            ...dataOf(definition.kinds, input, shape, 1, value && ((i) => value(i, k))),
           },
         ]),
       ),
@@ -108,6 +135,7 @@ export function lossSubject<I extends string, A extends string>(
   });
   return {
     name,
+    ...(definition.backward === 'numeric' && { gradTolerance: NUMERIC_TOLERANCE }),
     build: ({ [WEIGHT]: weight, ...x }) => loss(x as never, {}, weight ?? null),
     reference: (x) => [
       weightedMean(x[inputs[0]!]!.length, x[WEIGHT], (i) =>
@@ -139,6 +167,7 @@ export function lossSubject<I extends string, A extends string>(
 export function rowSubject<R extends string, I extends string, A extends string>(
   loss: RowLoss<R, I, A>,
 ): GradcheckSubject {
+  checkDefined('rowSubject', loss, 'rows');
   const { definition } = loss;
   const {
     name,
@@ -166,7 +195,7 @@ export function rowSubject<R extends string, I extends string, A extends string>
           {
             shape: [N, n],
             gradient: backward?.[row] !== undefined,
-            ...(value && { data: filled([N, n], (i) => value(i, k)) }),
+            ...dataOf(definition.kinds, row, [N, n], n, value && ((i) => value(i, k))),
           },
         ]),
       ),

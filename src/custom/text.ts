@@ -3,6 +3,7 @@
  */
 import { MGFError } from '../errors.ts';
 import { ownText } from '../wgsl/diagnostics.ts';
+import { isReserved } from '../wgsl/reserved.ts';
 
 /** The line of a kernel that gives way to functions. */
 const PLACE = /^USER$/m;
@@ -28,7 +29,10 @@ export function userFunction(
   );
 }
 
-/** Whether names can be names in WGSL. Throws MGFError 'usage'. */
+/** What the functions that are made around the user's text begin with, so that no name can meet theirs. */
+export const OURS = 'mgf_';
+
+/** Whether names can be names in WGSL, and are not those of generated functions. Throws MGFError 'usage'. */
 export function checkNames(op: string, what: string, names: readonly string[]): void {
   for (const name of names) {
     if (!/^[a-zA-Z][a-zA-Z0-9_]*$/.test(name) || name.includes('__'))
@@ -37,6 +41,12 @@ export function checkNames(op: string, what: string, names: readonly string[]): 
         `${op}: ${JSON.stringify(name)} cannot name ${what} in WGSL; give it a letter first, then ` +
           'letters, digits and single underscores.',
       );
+    if (isReserved(name) || name.startsWith(OURS)) {
+      const why = isReserved(name)
+        ? 'WGSL keeps the word for itself'
+        : `names in ${OURS}... are the engine's`;
+      throw new MGFError('usage', `${op}: ${what} cannot be called ${name}: ${why}; call it my_${name}.`);
+    }
   }
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined)

@@ -1,5 +1,6 @@
 import { MGFError } from '../errors.ts';
 import { compilerOf } from '../wgsl/compiler.ts';
+import { chooseEntry } from '../wgsl/declarations.ts';
 import type { AdapterProfile, Gpu } from './device.ts';
 import { ShaderStage } from './flags.ts';
 import { complaint } from '../wgsl/diagnostics.ts';
@@ -12,6 +13,14 @@ export interface Compiled {
   readonly interface: KernelInterface;
   readonly layout: GPUBindGroupLayout;
   readonly pipeline: GPUComputePipeline;
+  readonly entry: string;
+}
+
+/** `entry`: the entry point; `main` or the only one where left out. */
+export interface KernelText {
+  readonly name: string;
+  readonly source: string;
+  readonly entry?: string;
 }
 
 const caches = new WeakMap<GPUDevice, Map<string, Promise<Compiled>>>();
@@ -42,18 +51,15 @@ export const kernelText = (
  * baked into it can be forgotten. Every template may use SG (subgroup width, 0 if it varies) and CPU (1 for
  * the CPU-adapter family). Throws MGFError('kernel') with the compiler's messages and the lines they mean.
  */
-export function compileKernel(
-  gpu: Gpu,
-  kernel: { name: string; source: string },
-  constants: Constants = {},
-): Promise<Compiled> {
+export function compileKernel(gpu: Gpu, kernel: KernelText, constants: Constants = {}): Promise<Compiled> {
   let cache = caches.get(gpu.device);
   if (!cache) caches.set(gpu.device, (cache = new Map()));
   const wgsl = kernelText(gpu.profile, kernel, constants);
-  let compiled = cache.get(wgsl);
+  const key = kernel.entry === undefined ? wgsl : `${kernel.entry}\n${wgsl}`;
+  let compiled = cache.get(key);
   if (!compiled) {
-    compiled = build(gpu, kernel.name, wgsl);
-    cache.set(wgsl, compiled);
+    compiled = build(gpu, kernel.name, wgsl, kernel.entry);
+    cache.set(key, compiled);
   }
   return compiled;
 }
@@ -64,14 +70,15 @@ export const pipelineCount = (gpu: Gpu): number => caches.get(gpu.device)?.size 
 /** What only one of the two compilers takes: needed by the errors of texts, and before naga sees one. */
 const portable = () => import('../wgsl/portability.ts');
 
-async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
+async function build(gpu: Gpu, name: string, wgsl: string, wanted?: string): Promise<Compiled> {
   const {
     device,
     profile: { runtime },
   } = gpu;
   const compiler = compilerOf(runtime);
   const speaker = compiler ? `${compiler} (${runtime})` : `the compiler of ${runtime}`;
-  const kernelInterface = reflect(name, wgsl);
+  const entry = chooseEntry(name, wgsl, wanted);
+  const kernelInterface = reflect(name, wgsl, entry);
   // What would end the process has to be found before the compiler sees it. Where nothing can, the table is
   // not even loaded.
   const deadly =
@@ -109,7 +116,7 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
     device.createComputePipelineAsync({
       label: name,
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: 'main' },
+      compute: { module, entryPoint: entry },
     }),
   );
   made.catch(() => undefined);
@@ -130,7 +137,7 @@ async function build(gpu: Gpu, name: string, wgsl: string): Promise<Compiled> {
   }
   try {
     const pipeline = await made;
-    return { name, wgsl, interface: kernelInterface, layout, pipeline };
+    return { name, wgsl, interface: kernelInterface, layout, pipeline, entry };
   } catch (error) {
     throw new MGFError('kernel', `kernel ${name} was refused by the device: ${(error as Error).message}`, {
       cause: error,

@@ -1,4 +1,5 @@
 /** An op as the engine runs it: the rule that the graph knows, and the dispatches of forward and backward. */
+import { checkFields, checkOptions, type Rules } from '../check.ts';
 import type { AdapterProfile } from '../gpu/device.ts';
 import type { Node, Value } from '../graph/graph.ts';
 import type { Attrs, OpRule } from '../graph/op.ts';
@@ -47,8 +48,25 @@ export interface Op<A = Attrs> extends OpRule<A> {
   readonly backward: ((context: BackwardContext<A>) => Dispatch[]) | null;
 }
 
-/** Declares an op. */
-export const defineOp = <A>(op: Op<A>): Op<A> => op;
+const KEYS: Rules<Op> = {
+  name: 'a text',
+  shape: 'a function',
+  forward: 'a function',
+  backward: 'a function|null',
+  saves: 'an object',
+  differentiable: 'a list?',
+  passThrough: 'a list?',
+  mutates: 'a list?',
+  alias: 'true or false?',
+  cost: 'a function',
+};
+
+/** Declares an op. Throws MGFError 'usage' for a key that is unknown, missing or of a wrong kind. */
+export function defineOp<A>(op: Op<A>): Op<A> {
+  checkOptions('defineOp', op, KEYS as Rules<Op<A>>);
+  checkFields(`defineOp of ${op.name}`, 'saves.', op.saves, { inputs: 'a list', outputs: 'a list' });
+  return op;
+}
 
 /** The op of a node. The graph keeps only the rule; whatever it records was declared by `defineOp`. */
 export const opOf = (node: Node): Op<unknown> => node.op as Op<unknown>;

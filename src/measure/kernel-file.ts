@@ -1,170 +1,74 @@
-/**
- * A WGSL file that somebody brings, made ready to be timed: what the text does not say comes from `// bench:`
- * lines in it or from options.
- */
+/** A WGSL file that somebody brings: launched from its settings, checked, and timed. */
 import { MGFError } from '../errors.ts';
+import { chooseEntry, entryPoints } from '../wgsl/declarations.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { portabilityNotes } from '../wgsl/portability.ts';
 import { expandTemplate } from '../wgsl/template.ts';
 import { reflect } from '../wgsl/reflect.ts';
-import { openKernel } from './kernel-run.ts';
+import {
+  compareOutputs,
+  expectedInputs,
+  expectedOutputs,
+  unwritten,
+  type Checked,
+  type Expectation,
+} from './kernel-check.ts';
+import {
+  decode,
+  encode,
+  numbersIn,
+  poison,
+  randomContents,
+  storageOf,
+  type Bytes,
+  type Numbers,
+  type StorageVariable,
+} from './kernel-contents.ts';
+import { openKernel, type KernelRun } from './kernel-run.ts';
+import {
+  describeSettings,
+  mergeSettings,
+  NO_SETTINGS,
+  settingsInText,
+  usage,
+  type KernelSettings,
+} from './kernel-settings.ts';
 import { statistics, wantsMore, type Repetition, type Timing } from './statistics.ts';
-import { uniforms } from '../random/uniforms.ts';
-
-/** What a file needs to be launched. Each part may be missing in one source and come from another. */
-export interface KernelSettings {
-  readonly grid?: readonly [number, number, number];
-  /** Elements of each storage array, or bytes for anything else, by variable name. */
-  readonly sizes: Readonly<Record<string, number>>;
-  readonly params: Readonly<Record<string, number>>;
-  readonly constants: Readonly<Record<string, number>>;
-  /** FLOPs of one launch. */
-  readonly flops?: number;
-}
-
-export const NO_SETTINGS: KernelSettings = { sizes: {}, params: {}, constants: {} };
-
-const usage = (message: string): MGFError => new MGFError('usage', message);
-
-/** A number, also as a product or a power: `1024*768`, `2**20`, `1e9`. */
-export function parseAmount(text: string, what: string): number {
-  const value = text.split(/(?<!\*)\*(?!\*)/).reduce((product, factor) => {
-    const [base, exponent, ...rest] = factor.split('**').map((t) => (t.trim() === '' ? NaN : Number(t)));
-    return rest.length ? NaN : product * (exponent === undefined ? base! : base! ** exponent);
-  }, 1);
-  if (!Number.isFinite(value))
-    throw usage(`${what}: "${text}" is not a number; write for example 1048576, 1024*768 or 2**20.`);
-  return value;
-}
-
-function parseGrid(text: string): readonly [number, number, number] {
-  const axes = text.split(',').map((t) => parseAmount(t, 'grid'));
-  if (axes.length > 3 || axes.some((n) => !Number.isInteger(n) || n < 1))
-    throw usage(`grid: "${text}" must be one to three whole numbers of workgroups, for example 64,1,1.`);
-  return [axes[0]!, axes[1] ?? 1, axes[2] ?? 1];
-}
-
-function parsePair(text: string, what: string): [string, number] {
-  const at = text.indexOf('=');
-  if (at < 1) throw usage(`${what}: "${text}" must be NAME=NUMBER.`);
-  return [text.slice(0, at).trim(), parseAmount(text.slice(at + 1), `${what} ${text.slice(0, at).trim()}`)];
-}
-
-const WORDS = ['grid', 'size', 'param', 'constant', 'flops'] as const;
 
 /**
- * Settings from words as on the command line: `grid 64,1,1`, `size a=1048576`, `param n=1024`, `constant
- * WG=64`, `flops 2e9`. Throws MGFError 'usage'.
+ * A file's text with its includes resolved, options that win over its own lines, and what its outputs should
+ * be.
  */
-export function settingsOf(lines: readonly (readonly [word: string, value: string])[]): KernelSettings {
-  const sizes: Record<string, number> = {};
-  const params: Record<string, number> = {};
-  const constants: Record<string, number> = {};
-  let grid: KernelSettings['grid'];
-  let flops: number | undefined;
-  for (const [word, value] of lines) {
-    if (word === 'grid') grid = parseGrid(value);
-    else if (word === 'flops') flops = parseAmount(value, 'flops');
-    else {
-      const into = { size: sizes, param: params, constant: constants }[word];
-      if (!into) throw usage(`"// bench: ${word}" is none of ${WORDS.join(', ')}.`);
-      const [name, amount] = parsePair(value, word);
-      into[name] = amount;
-    }
-  }
-  return { sizes, params, constants, ...(grid && { grid }), ...(flops !== undefined && { flops }) };
+export interface KernelFile {
+  readonly name: string;
+  readonly source: string;
+  readonly settings: KernelSettings;
+  readonly expectation?: Expectation | null;
 }
 
-/** The `// bench: WORD VALUE` lines of a file. */
-export const settingsInText = (source: string): KernelSettings =>
-  settingsOf(
-    [...source.matchAll(/^\s*\/\/\s*bench:\s*(\w+)\s+(.+?)\s*$/gm)].map((m) => [m[1]!, m[2]!] as const),
-  );
-
-const merge = (a: KernelSettings, b: KernelSettings): KernelSettings => ({
-  ...a,
-  ...b,
-  sizes: { ...a.sizes, ...b.sizes },
-  params: { ...a.params, ...b.params },
-  constants: { ...a.constants, ...b.constants },
-});
-
-const SCALARS: Readonly<Record<string, number>> = { f32: 4, i32: 4, u32: 4, f16: 2 };
-const SUFFIXES: Readonly<Record<string, string>> = { f: 'f32', i: 'i32', u: 'u32', h: 'f16' };
-
-/**
- * Bytes and scalar of an array's element type: `vec4f`, `vec2<f16>`, `atomic<u32>`, `mat4x4f`; null for a
- * struct.
- */
-function elementType(type: string): { bytes: number; scalar: string } | null {
-  const t = type.replaceAll(/\s/g, '');
-  const atomic = /^atomic<(\w+)>$/.exec(t)?.[1];
-  if (atomic) return { bytes: 4, scalar: atomic };
-  if (SCALARS[t]) return { bytes: SCALARS[t]!, scalar: t };
-  const shaped = /^(?:vec|mat(\d)x)(\d)(?:<(\w+)>|([fiuh]))$/.exec(t);
-  if (!shaped) return null;
-  const scalar = shaped[3] ?? SUFFIXES[shaped[4]!]!;
-  const rows = Number(shaped[2]);
-  const each = SCALARS[scalar];
-  // A vec3 takes the room of a vec4, alone and as a column.
-  return each ? { bytes: each * (rows === 3 ? 4 : rows) * Number(shaped[1] ?? 1), scalar } : null;
-}
-
-interface Binding {
-  name: string;
-  writes: boolean;
-  element: { bytes: number; scalar: string } | null;
-  type: string;
-}
-
-function storageOf(name: string, wgsl: string): Binding[] {
-  const code = wgsl.replace(/\/\/.*$/gm, '');
-  return reflect(name, wgsl)
-    .bindings.filter((b) => b.type !== 'uniform')
-    .map((b): Binding => {
-      const type = new RegExp(`var<\\s*storage[^>]*>\\s*${b.name}\\s*:\\s*([^;]+);`).exec(code)![1]!.trim();
-      const array = /^array<(.+?)(?:,\s*\w+\s*)?>$/.exec(type)?.[1];
-      return {
-        name: b.name,
-        writes: b.type === 'storage',
-        type,
-        element: array === undefined ? null : elementType(array),
-      };
-    });
-}
-
-/** Floats of [-1, 1); integers that are an index into every bound array. */
-function randomContents(
-  bytes: number,
-  scalar: string,
-  smallest: number,
-  seed: number,
-): Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer> {
-  const next = uniforms(seed);
-  const n = Math.ceil(bytes / 4);
-  if (scalar === 'f32') return Float32Array.from({ length: n }, () => 2 * next() - 1);
-  if (scalar === 'f16') {
-    // 0x3800 to 0x3bff is 0.5 to 1: a random fraction and sign.
-    return new Uint8Array(
-      Uint16Array.from(
-        { length: 2 * n },
-        () => 0x3800 + Math.floor(next() * 0x400) + (next() < 0.5 ? 0x8000 : 0),
-      ).buffer,
-    );
-  }
-  return new Uint8Array(
-    Uint32Array.from({ length: n }, () => Math.floor(next() * Math.max(1, smallest))).buffer,
-  );
-}
-
-export interface KernelTiming {
-  readonly timing: Timing;
-  readonly clock: 'timestamps' | 'wall';
+/** A kernel file on the device. */
+export interface OpenKernelFile {
+  readonly clock: KernelRun['clock'];
   /** Of all bindings, each once. */
   readonly bytes: number;
   readonly flops: number | null;
-  /** Storage that may be written and holds something that is not finite after a run. */
-  readonly notFinite: readonly string[];
+  /** Entry point, grid, sizes, parameters and constants in one line. */
+  readonly variant: string;
+  /**
+   * Runs it twice from poisoned outputs, and compares. Throws MGFError 'usage' for an expectation that does
+   * not fit.
+   */
+  check(): Promise<Checked>;
+  /** Contents of what it may write, after the last run. */
+  outputs(): Promise<ReadonlyMap<string, Bytes>>;
+  /** Launches it once; milliseconds. */
+  run(): Promise<number>;
+  destroy(): void;
+}
+
+export interface KernelTiming extends Pick<OpenKernelFile, 'clock' | 'bytes' | 'flops' | 'variant'>, Checked {
+  readonly timing: Timing;
+  readonly samples: readonly number[];
 }
 
 /** A constant that nobody gave is something to be given. */
@@ -173,115 +77,304 @@ function expand(name: string, source: string, constants: Readonly<Record<string,
     return expandTemplate(name, source, constants);
   } catch (error) {
     const lacking = /"([A-Za-z_]\w*)" in ".*" is not a constant/.exec((error as Error).message)?.[1];
-    throw lacking
-      ? usage(
-          `${name} is a template and needs a value for ${lacking}; give --constant ${lacking}=N, or a ` +
-            `line "// bench: constant ${lacking}=N" in the file.`,
-        )
-      : error;
+    if (!lacking) throw error;
+    throw usage(
+      `${name} is a template and needs a value for ${lacking}; give --constant ${lacking}=N, or a line ` +
+        `"// bench: constant ${lacking}=N" in the file.`,
+    );
   }
 }
 
 /** What in a kernel only Tint or only naga takes, where the adapter has no subgroups: lines to print. */
-export const kernelFileNotes = (name: string, source: string): string[] =>
-  portabilityNotes(name, expand(name, source, { SG: 0, CPU: 0, ...settingsInText(source).constants }));
-
-/** Everything that a launch of the file still lacks, as the options that would give it. */
-function missing(
+export const kernelFileNotes = (
   name: string,
-  bindings: readonly Binding[],
-  fields: readonly string[],
-  s: KernelSettings,
-): string[] {
-  const out: string[] = [];
-  if (!s.grid) out.push('--grid X,Y,Z (workgroups)');
-  for (const b of bindings)
-    if (s.sizes[b.name] === undefined)
-      out.push(`--size ${b.name}=N (${b.element ? `elements of ${b.type}` : `bytes of ${b.type}`})`);
-  for (const f of fields) if (s.params[f] === undefined) out.push(`--param ${f}=N`);
+  source: string,
+  options: KernelSettings = NO_SETTINGS,
+): string[] =>
+  portabilityNotes(
+    name,
+    expand(name, source, { SG: 0, CPU: 0, ...settingsInText(source).constants, ...options.constants }),
+  );
+
+/**
+ * Names that settings may have: of storage, and of uniform fields, of all entry points, since a file's lines
+ * are for all of them.
+ */
+function namesIn(name: string, wgsl: string): { storage: string[]; written: string[]; fields: string[] } {
+  const entries = entryPoints(wgsl);
+  const variables = entries.flatMap((entry) => storageOf(name, wgsl, entry));
+  return {
+    storage: [...new Set(variables.map((v) => v.name))],
+    written: [...new Set(variables.filter((v) => v.writes).map((v) => v.name))],
+    fields: [...new Set(entries.flatMap((entry) => reflect(name, wgsl, entry).fields.map((f) => f.name)))],
+  };
+}
+
+/** Refuses settings of names that the text does not have. Throws MGFError 'usage'. */
+function refuseUnknown(name: string, wgsl: string, s: KernelSettings): void {
+  const { storage, written, fields } = namesIn(name, wgsl);
   const unknown = [
     ...Object.keys(s.sizes)
-      .filter((n) => !bindings.some((b) => b.name === n))
+      .filter((n) => !storage.includes(n))
       .map((n) => `size ${n}`),
     ...Object.keys(s.params)
       .filter((n) => !fields.includes(n))
       .map((n) => `param ${n}`),
   ];
-  if (unknown.length)
+  if (unknown.length) {
     throw usage(
-      `${name} has no ${unknown.join(', no ')}; it has the storage ` +
-        `${bindings.map((b) => b.name).join(', ') || 'none'} and the uniform fields ` +
-        `${fields.join(', ') || 'none'}.`,
+      `${name} has no ${unknown.join(', no ')}; it has the storage ${storage.join(', ') || 'none'} ` +
+        `and the uniform fields ${fields.join(', ') || 'none'}.`,
     );
+  }
+  const notWritten = Object.keys(s.before).filter((n) => !written.includes(n));
+  if (notWritten.length) {
+    throw usage(
+      `before ${notWritten.join(', ')}: only storage that the kernel may write has contents to say; ` +
+        `it writes ${written.join(', ') || 'nothing'}.`,
+    );
+  }
+}
+
+const pick = <T>(from: Readonly<Record<string, T>>, names: readonly string[]): Record<string, T> =>
+  Object.fromEntries(Object.entries(from).filter(([name]) => names.includes(name)));
+
+/** Everything that a launch of the file still lacks, as the options that would give it. */
+function missing(
+  variables: readonly StorageVariable[],
+  fields: readonly string[],
+  s: KernelSettings,
+): string[] {
+  const out: string[] = s.grid ? [] : ['--grid X,Y,Z (workgroups)'];
+  for (const v of variables) {
+    if (s.sizes[v.name] === undefined)
+      out.push(
+        `--size ${v.name}=N (${v.isArray && v.element ? `elements of ${v.type}` : `bytes of ${v.type}`})`,
+      );
+  }
+  for (const f of fields) if (s.params[f] === undefined) out.push(`--param ${f}=N`);
   return out;
 }
 
-/**
- * Times a kernel: its `main`, group 0, on random inputs. Options win over the file's own lines. Throws
- * MGFError 'usage' listing everything that is missing, 'kernel' with the compiler's messages, 'limit' where
- * the adapter has no room.
- */
-export async function timeKernelFile(
-  gpu: Gpu,
-  name: string,
-  source: string,
-  options: KernelSettings,
-  repetition: Repetition = {},
-): Promise<KernelTiming> {
-  const settings = merge(settingsInText(source), options);
-  const constants = {
+/** Bytes of a variable by its size setting. */
+const bytesOf = (v: StorageVariable, size: number): number =>
+  size * (v.isArray ? (v.element?.bytes ?? 1) : 1);
+
+/** Sizes that the inputs of an expectation give. Throws MGFError 'usage' where settings say otherwise. */
+function withSizesOf(
+  settings: KernelSettings,
+  variables: readonly StorageVariable[],
+  expectation: Expectation | null,
+  given: Readonly<Record<string, Numbers>>,
+): KernelSettings {
+  if (!expectation || !('tensors' in expectation)) return settings;
+  const sizes: Record<string, number> = { ...settings.sizes };
+  for (const v of variables) {
+    const numbers = given[v.name] ?? expectation.tensors.get(v.name);
+    if (!numbers || !v.element) continue;
+    const elements = numbers.length / v.element.lanes;
+    const size = v.isArray ? elements : elements * v.element.bytes;
+    if ((sizes[v.name] ?? size) !== size) {
+      throw usage(
+        `size ${v.name}=${sizes[v.name]!} does not fit ${expectation.origin}, whose "${v.name}" has ` +
+          `${numbers.length} numbers (size ${v.name}=${size}).`,
+      );
+    }
+    sizes[v.name] = size;
+  }
+  return { ...settings, sizes };
+}
+
+/** Everything of a launch that is known before the device is asked. */
+interface Prepared {
+  readonly wgsl: string;
+  readonly entry: string;
+  readonly settings: KernelSettings;
+  readonly variables: readonly StorageVariable[];
+  /** Contents before a run: of the first round, and of the second, where only what is poisoned differs. */
+  readonly contents: readonly [Readonly<Record<string, Bytes>>, Readonly<Record<string, Bytes>>];
+  /** Names of what is poisoned. */
+  readonly poisoned: readonly string[];
+}
+
+function prepare(gpu: Gpu, file: KernelFile): Prepared {
+  const { name, source, expectation = null } = file;
+  const merged = mergeSettings(settingsInText(source), file.settings);
+  const wgsl = expand(name, source, {
     SG: gpu.profile.subgroupSize,
     CPU: Number(gpu.profile.family === 'cpu'),
-    ...settings.constants,
-  };
-  const wgsl = expand(name, source, constants);
-  const { fields } = reflect(name, wgsl);
-  const bindings = storageOf(name, wgsl);
-  const lacking = missing(
-    name,
-    bindings,
-    fields.map((f) => f.name),
-    settings,
-  );
+    ...merged.constants,
+  });
+  const entry = chooseEntry(name, wgsl, merged.entry);
+  const { fields } = reflect(name, wgsl, entry);
+  const variables = storageOf(name, wgsl, entry);
+  const given = expectation ? expectedInputs(expectation, variables) : {};
+  const all = withSizesOf(merged, variables, expectation, given);
+  const fieldNames = fields.map((f) => f.name);
+  const lacking = missing(variables, fieldNames, all);
+  refuseUnknown(name, wgsl, all);
   if (lacking.length)
     throw usage(
-      `${name} cannot be launched yet; give ${lacking.join(', ')}, or the same as lines "// bench: ` +
-        `size a=1048576" in the file.`,
+      `${name} cannot be launched yet; give ${lacking.join(', ')}, or the same as lines "// bench: size ` +
+        `a=1048576" in the file.`,
     );
-  const smallest = Math.min(...bindings.map((b) => settings.sizes[b.name]!));
-  const data = Object.fromEntries(
-    bindings.map((b, i) => {
-      const bytes = settings.sizes[b.name]! * (b.element?.bytes ?? 1);
-      return [b.name, randomContents(bytes, b.element?.scalar ?? 'u32', b.element ? smallest : 1, i + 1)];
-    }),
-  );
+  const settings = {
+    ...all,
+    sizes: pick(
+      all.sizes,
+      variables.map((v) => v.name),
+    ),
+    params: pick(all.params, fieldNames),
+  };
+  const smallest = Math.min(...variables.map((v) => settings.sizes[v.name]!));
+  const poisoned = variables
+    .filter((v) => v.writes && !given[v.name] && settings.before[v.name] === undefined)
+    .map((v) => v.name);
+  const contentsOf = (round: 0 | 1): Record<string, Bytes> =>
+    Object.fromEntries(
+      variables.map((v, i) => {
+        const bytes = bytesOf(v, settings.sizes[v.name]!);
+        const before = settings.before[v.name];
+        if (poisoned.includes(v.name)) return [v.name, poison(v.element, bytes, smallest, round)];
+        if (given[v.name] && v.element) return [v.name, encode(v.element, given[v.name]!, bytes)];
+        if (typeof before !== 'number') return [v.name, randomContents(v.element, bytes, smallest, i + 1)];
+        if (!v.element)
+          throw usage(
+            `before ${v.name}=${before}: ${v.type} is a struct, whose contents cannot be one number; ` +
+              `write ${v.name}=random.`,
+          );
+        return [v.name, encode(v.element, new Float64Array(numbersIn(v.element, bytes)).fill(before), bytes)];
+      }),
+    );
+  return { wgsl, entry, settings, variables, contents: [contentsOf(0), contentsOf(1)], poisoned };
+}
+
+async function check(
+  kernel: KernelRun,
+  p: Prepared,
+  expectation: Expectation | null,
+  outputs: OpenKernelFile['outputs'],
+): Promise<Checked> {
+  const {
+    variables,
+    settings,
+    contents: [first, second],
+  } = p;
+  const written = variables.filter((v) => v.writes);
+  const wrong: string[] = [];
+  const runFrom = async (contents: Readonly<Record<string, Bytes>>): Promise<ReadonlyMap<string, Bytes>> => {
+    for (const v of written) kernel.write(v.name, contents[v.name]!);
+    await kernel.run();
+    return outputs();
+  };
+  const again = await runFrom(second);
+  const got = await runFrom(first);
+  for (const v of written.filter(({ name }) => p.poisoned.includes(name))) {
+    const cut = (bytes: Bytes): Bytes => bytes.subarray(0, got.get(v.name)!.byteLength);
+    const { name } = v;
+    const sentence = unwritten(v, [
+      [cut(first[name]!), got.get(name)!],
+      [cut(second[name]!), again.get(name)!],
+    ]);
+    if (sentence) wrong.push(sentence);
+  }
+  if (expectation) {
+    const readable = variables.filter((v) => v.element && !p.poisoned.includes(v.name));
+    const inputs = Object.fromEntries(
+      readable.map((v) => [
+        v.name,
+        decode(v.element!, first[v.name]!.subarray(0, bytesOf(v, settings.sizes[v.name]!))),
+      ]),
+    );
+    const launch = {
+      params: settings.params,
+      constants: settings.constants,
+      sizes: settings.sizes,
+      grid: settings.grid!,
+    };
+    // What nobody wrote is told once.
+    if (wrong.length === 0)
+      wrong.push(
+        ...compareOutputs(
+          expectation.origin,
+          variables,
+          got,
+          await expectedOutputs(expectation, inputs, launch),
+        ),
+      );
+  }
+  const isFinite = (v: StorageVariable): boolean =>
+    !v.element || decode(v.element, got.get(v.name)!).every(Number.isFinite);
+  const notFinite = expectation || wrong.length ? [] : written.filter((v) => !isFinite(v)).map((v) => v.name);
+  return { against: expectation?.origin ?? null, wrong, notFinite };
+}
+
+/**
+ * Compiles a kernel file and binds its storage. Options win over the file's own lines. Throws MGFError
+ * 'usage' that lists everything that
+ * is missing, 'kernel' with the compiler's messages, 'limit' where the adapter has no room.
+ */
+export async function openKernelFile(gpu: Gpu, file: KernelFile): Promise<OpenKernelFile> {
+  const p = prepare(gpu, file);
+  const { settings, entry, variables } = p;
+  const { name, expectation = null } = file;
   const kernel = await openKernel(gpu, {
     name,
-    source: wgsl,
-    data,
+    source: p.wgsl,
+    entry,
+    data: p.contents[0],
     params: settings.params,
     grid: settings.grid!,
   });
-  try {
-    await kernel.run();
-    const notFinite: string[] = [];
-    for (const b of bindings.filter((x) => x.writes && x.element?.scalar === 'f32')) {
-      if (!new Float32Array(await kernel.read(b.name)).every(Number.isFinite)) notFinite.push(b.name);
+  const outputs = async (): Promise<ReadonlyMap<string, Bytes>> => {
+    const out = new Map<string, Bytes>();
+    for (const v of variables.filter(({ writes }) => writes)) {
+      out.set(v.name, new Uint8Array(await kernel.read(v.name), 0, bytesOf(v, settings.sizes[v.name]!)));
     }
+    return out;
+  };
+  return {
+    clock: kernel.clock,
+    bytes: kernel.bytes,
+    flops: settings.flops ?? null,
+    variant: describeSettings(settings, entry),
+    outputs,
+    check: () => check(kernel, p, expectation, outputs),
+    run: () => kernel.run(),
+    destroy: () => kernel.destroy(),
+  };
+}
+
+/** What is wrong with a kernel, as the error that keeps it from being timed. */
+export const wrongKernel = (name: string, checked: Checked): MGFError =>
+  new MGFError('kernel', `${name} is wrong and was not timed: ${checked.wrong.join('; ')}.`);
+
+/**
+ * Checks and times a kernel file; `onSample` sees every run as it ends. Throws as `openKernelFile`, and
+ * MGFError 'kernel' for outputs that
+ * are wrong or that nobody wrote.
+ */
+export async function timeKernelFile(
+  gpu: Gpu,
+  file: KernelFile,
+  repetition: Repetition = {},
+  onSample: (ms: number) => void = () => undefined,
+): Promise<KernelTiming> {
+  const kernel = await openKernelFile(gpu, file);
+  try {
+    const checked = await kernel.check();
+    if (checked.wrong.length) throw wrongKernel(file.name, checked);
     const samples: number[] = [];
-    const started = performance.now();
     await kernel.run();
+    const started = performance.now();
     while (
       wantsMore(samples.length, performance.now() - started, { seconds: 2, maxRuns: 200, ...repetition })
-    )
+    ) {
       samples.push(await kernel.run());
-    return {
-      timing: statistics(samples),
-      clock: kernel.clock,
-      bytes: kernel.bytes,
-      flops: settings.flops ?? null,
-      notFinite,
-    };
+      onSample(samples.at(-1)!);
+    }
+    const { clock, bytes, flops, variant } = kernel;
+    return { ...checked, clock, bytes, flops, variant, timing: statistics(samples), samples };
   } finally {
     kernel.destroy();
   }

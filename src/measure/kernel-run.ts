@@ -10,6 +10,8 @@ import { writeField } from '../plan/storage.ts';
 export interface KernelLaunch {
   readonly name: string;
   readonly source: string;
+  /** Entry point; `main` or the only one where left out. */
+  readonly entry?: string;
   readonly constants?: Constants;
   /** Storage by variable name; the contents of it. */
   readonly data: Readonly<Record<string, Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer> | number>>;
@@ -25,6 +27,8 @@ export interface KernelRun {
   readonly clock: 'timestamps' | 'wall';
   /** Launches it once; milliseconds. */
   run(): Promise<number>;
+  /** Puts contents into a storage variable, of no more bytes than it has. */
+  write(name: string, contents: Uint8Array<ArrayBuffer>): void;
   /** Contents of a storage variable. */
   read(name: string): Promise<ArrayBuffer>;
   destroy(): void;
@@ -116,6 +120,9 @@ export async function openKernel(gpu: Gpu, launch: KernelLaunch): Promise<Kernel
         await readRegion(gpu, { buffer: resolved, offset: 0, size: 16 }),
       );
       return Number(end! - begin!) / 1e6;
+    },
+    write(name, contents) {
+      device.queue.writeBuffer(storage.get(name)!, 0, contents);
     },
     async read(name) {
       const buffer = storage.get(name)!;

@@ -6,6 +6,8 @@ export interface Timing {
   /** (max - min) / median. */
   readonly spread: number;
   readonly runs: number;
+  /** Milliseconds of each run, in their order. */
+  readonly samples: readonly number[];
 }
 
 /**
@@ -19,7 +21,7 @@ export function statistics(samples: readonly number[]): Timing {
   const median = sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
   const min = sorted[0]!;
   const max = sorted.at(-1)!;
-  return { median, min, max, spread: median > 0 ? (max - min) / median : 0, runs: sorted.length };
+  return { median, min, max, spread: median > 0 ? (max - min) / median : 0, runs: sorted.length, samples };
 }
 
 export interface Repetition {

@@ -3,6 +3,9 @@
  * same log.
  */
 import { checkArguments, VALUE } from '../check.ts';
+import { asTheirs } from '../custom/theirs.ts';
+import type { Scalar } from '../launch/dispatch.ts';
+import type { LossInputs } from './loss-inputs.ts';
 import { MGFError } from '../errors.ts';
 import { elements, formatShape, type Shape } from '../graph/shape.ts';
 import type { Graph, Value } from '../graph/graph.ts';
@@ -57,6 +60,17 @@ export interface LossContext {
   readonly spanMask: Value | null;
   /** [R, T] f32, 1 = real frame; null when no row is padded. */
   readonly frameMask: Value | null;
+  /**
+   * A column of the manifest as classes: i32 [R], counted in the order of their sorted names; -100, which
+   * `crossEntropy` leaves out, where a recording has none. Throws MGFError 'data' where no recording has one.
+   */
+  readonly column: (name: string) => Value;
+  /** A column of the manifest as numbers: f32 [R]. Throws MGFError 'data' where one is missing or no number. */
+  readonly numbers: (name: string) => Value;
+  /** How many classes a column has. */
+  readonly classes: (name: string) => number;
+  /** A number that each step is given anew, for attributes of ops; `at` is told the updates made before. */
+  readonly scalar: (name: string, at: (step: number) => number) => Scalar;
 }
 
 /** A loss for `pretrain` and `mgf pretrain --loss`. */
@@ -68,9 +82,13 @@ export interface TrainingLoss {
   readonly name: string;
   /**
    * What it trains besides the network; `attachedWidth` is the width of the state that it reads. Default:
-   * nothing.
+   * nothing. `data.classes` tells how many classes a column of the manifest has.
    */
-  readonly parameters?: (config: MGFConfig, attachedWidth: number) => readonly HeadParameter[];
+  readonly parameters?: (
+    config: MGFConfig,
+    attachedWidth: number,
+    data: Pick<LossContext, 'classes'>,
+  ) => readonly HeadParameter[];
   /** The loss, [1]. Any ops, built-in or one's own. */
   readonly build: (context: LossContext) => Value;
 }
@@ -108,48 +126,56 @@ export function chosenLosses(
 }
 
 /** Parameters of the losses' heads, under `heads.NAME.`. */
-export function extraParameters(c: MGFConfig, losses: readonly TrainingLoss[]): MGFParameter[] {
-  return losses.flatMap((loss) =>
-    (loss.parameters?.(c, attachedWidth(c, c.extra_losses[loss.name]!.attach)) ?? []).map(
-      ({ name, shape, init, decay }): MGFParameter => {
-        const full = `heads.${loss.name}.${name}`;
-        const matrix = shape.length > 1;
-        return {
-          name: full,
-          parts: [{ name: full, shape }],
-          init: [init ?? (matrix ? { normal: 0.02 } : { constant: 0 })],
-          decay: decay ?? matrix,
-        };
-      },
-    ),
-  );
+export function extraParameters(
+  c: MGFConfig,
+  losses: readonly TrainingLoss[],
+  given: LossInputs,
+): MGFParameter[] {
+  return losses.flatMap((loss) => {
+    const width = attachedWidth(c, c.extra_losses[loss.name]!.attach);
+    const data = { classes: (name: string) => given.classes(loss.name, name).length };
+    const declared = asTheirs(`The parameters of the loss "${loss.name}"`, () =>
+      loss.parameters?.(c, width, data),
+    );
+    return (declared ?? []).map(({ name, shape, init, decay }): MGFParameter => {
+      const full = `heads.${loss.name}.${name}`;
+      const matrix = shape.length > 1;
+      return {
+        name: full,
+        parts: [{ name: full, shape }],
+        init: [init ?? (matrix ? { normal: 0.02 } : { constant: 0 })],
+        decay: decay ?? matrix,
+      };
+    });
+  });
 }
+
+type Given = Pick<LossContext, 'column' | 'numbers' | 'classes' | 'scalar'>;
 
 /** A loss in the graph of a step. Throws MGFError 'shape' where it builds no scalar. */
 export function buildExtra(
   c: MGFConfig,
   loss: TrainingLoss,
   w: Weights,
-  parts: Omit<LossContext, 'config' | 'weights' | 'state'>,
+  parts: Omit<LossContext, 'config' | 'weights' | 'state' | keyof Given>,
+  given: LossInputs,
 ): Value {
   const { attach } = c.extra_losses[loss.name]!;
-  const { network } = parts;
-  let value: Value;
-  try {
-    value = loss.build({
+  const { network, graph, wave } = parts;
+  const rows = wave.shape[0]!;
+  const { name } = loss;
+  const value = asTheirs(`The loss "${name}"`, () =>
+    loss.build({
       ...parts,
       config: c,
       weights: w.at('heads', loss.name),
       state: attach === 'z' ? network.zn : network.states[attach]!,
-    });
-  } catch (error) {
-    // What the author throws is told to the user as it is; an error without a code would pass for one of
-    // ours.
-    if (error instanceof MGFError) throw error;
-    throw new MGFError('usage', `The loss "${loss.name}" cannot be built: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
+      column: (of) => given.declare(name, graph, 'classes', of, rows),
+      numbers: (of) => given.declare(name, graph, 'numbers', of, rows),
+      classes: (of) => given.classes(name, of).length,
+      scalar: (of, at) => given.scalar(name, of, at),
+    }),
+  );
   if (elements(value.shape) !== 1)
     throw new MGFError(
       'shape',

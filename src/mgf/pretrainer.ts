@@ -1,3 +1,4 @@
+import { LossInputs, type Columns } from './loss-inputs.ts';
 import { Purpose } from '../random/purposes.ts';
 import { stream } from '../random/stream.ts';
 import { anchorCapacity, negativeIndices } from '../audio/sampling.ts';
@@ -65,6 +66,8 @@ export interface PretrainerOptions {
   readonly init?: Tensors | undefined;
   /** Those that `extra_losses` of the configuration names. */
   readonly losses?: readonly TrainingLoss[] | undefined;
+  /** Columns of the recordings, for losses that read some (`columnsOf`). */
+  readonly columns?: Columns | undefined;
 }
 
 /** MGF in pre-training on one device: parameters, moments and the compiled step. */
@@ -78,6 +81,7 @@ export class Pretrainer {
   readonly #run: RunConfig;
   readonly #scales: readonly Scale[];
   readonly #extra: readonly TrainingLoss[];
+  readonly #given: LossInputs;
   readonly #store: ParameterStore;
   readonly #step: Program;
   /** The optimiser's part, apart where several micro-batches come before it. */
@@ -88,6 +92,7 @@ export class Pretrainer {
     gpu: Gpu,
     run: RunConfig,
     extra: readonly TrainingLoss[],
+    given: LossInputs,
     shape: BatchShape,
     store: ParameterStore,
     step: Program,
@@ -102,6 +107,7 @@ export class Pretrainer {
     this.#run = run;
     this.#scales = activeScales(run.mgf);
     this.#extra = extra;
+    this.#given = given;
     this.#store = store;
     this.#step = step;
     this.#update = update;
@@ -118,10 +124,16 @@ export class Pretrainer {
    */
   static async create(gpu: Gpu, run: RunConfig, options: PretrainerOptions = {}): Promise<Pretrainer> {
     checkArguments('Pretrainer.create', { gpu: [gpu, GPU], run: [run, RUN] });
-    checkOptions('Pretrainer.create', options, { state: 'an object?', init: 'a Map?', losses: 'a list?' });
+    checkOptions('Pretrainer.create', options, {
+      state: 'an object?',
+      init: 'a Map?',
+      losses: 'a list?',
+      columns: 'a Map?',
+    });
     const { mgf, train } = run;
     const scales = activeScales(mgf);
     const extra = chosenLosses(mgf, options.losses ?? []);
+    const given = new LossInputs(options.columns);
     if (!scales.length && !extra.length)
       throw new MGFError(
         'config',
@@ -138,7 +150,7 @@ export class Pretrainer {
     });
     const shape = { R, L, N, ragged: false };
     const micro = train.accumulation > 1;
-    const parameters = [...mgfParameters(mgf, scales), ...extraParameters(mgf, extra)];
+    const parameters = [...mgfParameters(mgf, scales), ...extraParameters(mgf, extra, given)];
     const store = new ParameterStore(gpu, parameters, micro ? 'accumulation' : 'training');
     store.load(
       options.state?.parameters ??
@@ -153,9 +165,10 @@ export class Pretrainer {
         gpu,
         run,
         extra,
+        given,
         shape,
         store,
-        await compileStep(gpu, run, shape, scales, extra, store, micro),
+        await compileStep(gpu, run, shape, scales, { losses: extra, given }, store, micro),
         micro ? await compileUpdate(gpu, train, store) : null,
       );
     } catch (error) {
@@ -231,12 +244,20 @@ export class Pretrainer {
         weights[weightScalar(name)] = at.step < start_step ? 0 : weight * shares[i]!.others;
       }
       const draw = at.step * batches.length + i;
-      return this.#step.step(inputsOf(this.#step, { ...batchInputs(batch), ...this.#frameNegatives(draw) }), {
-        ...weights,
-        ...optimiser,
-        ...this.#random(draw),
-        keep: Number(i > 0),
-      });
+      return this.#step.step(
+        inputsOf(this.#step, {
+          ...batchInputs(batch),
+          ...this.#given.inputs(batch),
+          ...this.#frameNegatives(draw),
+        }),
+        {
+          ...weights,
+          ...this.#given.scalars(at.step),
+          ...optimiser,
+          ...this.#random(draw),
+          keep: Number(i > 0),
+        },
+      );
     });
     const update = this.#update?.step({}, optimiser);
     const outputs = await Promise.all(results);
@@ -348,7 +369,15 @@ export class Pretrainer {
   ): Promise<Map<string, { readonly shape: Shape; readonly data: HostArray }>> {
     const place = new Map<Value, Region>();
     const shape = { R: this.rows, L: this.samplesPerCrop, N: this.anchorCapacity, ragged: false };
-    const { graph } = stepGraph(this.#gpu, this.#run, shape, this.#scales, this.#extra, this.#store, place);
+    const { graph } = stepGraph(
+      this.#gpu,
+      this.#run,
+      shape,
+      this.#scales,
+      { losses: this.#extra, given: this.#given },
+      this.#store,
+      place,
+    );
     const computed = graph.values.filter((v) => v.kind === 'result');
     const keep = Object.fromEntries(
       names.map((name) => {
@@ -375,11 +404,19 @@ export class Pretrainer {
         ...this.#scales.map((s) => [weightScalar(s), this.#run.mgf.loss_weights[s]]),
         ...this.#extra.map(({ name }) => [weightScalar(name), this.#run.mgf.extra_losses[name]!.weight]),
       ]) as Record<string, number>;
-      await program.step(inputsOf(program, { ...batchInputs(batch), ...this.#frameNegatives(0) }), {
-        ...weights,
-        ...this.#random(0),
-        [LOSS_SCALE]: 1,
-      });
+      await program.step(
+        inputsOf(program, {
+          ...batchInputs(batch),
+          ...this.#given.inputs(batch),
+          ...this.#frameNegatives(0),
+        }),
+        {
+          ...weights,
+          ...this.#given.scalars(0),
+          ...this.#random(0),
+          [LOSS_SCALE]: 1,
+        },
+      );
       return new Map(
         await Promise.all(
           names.map(
@@ -412,6 +449,7 @@ export class Pretrainer {
       false,
       wantsFlash(this.#run.mgf, this.#gpu.profile, shape.R, this.framesPerCrop),
       this.#extra,
+      this.#given,
     );
     const { network, reconstruction, predictedLogMel, logMelTarget } = built;
     return compile(this.#gpu, built.graph, {
@@ -480,13 +518,19 @@ function optimise(
   });
 }
 
+/** Losses beside MGF's four, and what they read besides the sound. */
+interface ExtraLosses {
+  readonly losses: readonly TrainingLoss[];
+  readonly given: LossInputs;
+}
+
 /** Forward and backward of a run's losses; gradients go to their place in the store. */
 function stepGraph(
   gpu: Gpu,
   run: RunConfig,
   shape: BatchShape,
   scales: readonly Scale[],
-  extra: readonly TrainingLoss[],
+  extra: ExtraLosses,
   store: ParameterStore,
   place: Map<Value, Region>,
 ): PretrainingGraph {
@@ -498,7 +542,8 @@ function stepGraph(
     (graph) => (parameters = declare(store, graph, place)),
     true,
     wantsFlash(run.mgf, gpu.profile, shape.R, framesOf(shape.L, run.mgf)),
-    extra,
+    extra.losses,
+    extra.given,
   );
   // A parameter that the active losses do not reach (the mask vector without masks, layers above the highest
   // attached one) has no gradient: its part of the buffer stays 0.
@@ -521,7 +566,7 @@ async function compileStep(
   run: RunConfig,
   shape: BatchShape,
   scales: readonly Scale[],
-  extra: readonly TrainingLoss[],
+  extra: ExtraLosses,
   store: ParameterStore,
   micro: boolean,
 ): Promise<Program> {

@@ -1,3 +1,4 @@
+import { LossInputs } from './loss-inputs.ts';
 import { checkArguments, CONFIG } from '../check.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { scalar } from '../launch/dispatch.ts';
@@ -63,6 +64,7 @@ export function pretrainingGraph(
   training: boolean,
   flash = false,
   extra: readonly TrainingLoss[] = [],
+  given = new LossInputs(),
 ): PretrainingGraph {
   checkArguments('pretrainingGraph', {
     config: [c, CONFIG],
@@ -128,15 +130,8 @@ export function pretrainingGraph(
   }
   for (const loss of extra)
     graph.scope(`loss.${loss.name}`, () => {
-      losses[loss.name] = buildExtra(c, loss, w, {
-        graph,
-        network,
-        mel,
-        wave,
-        decoded: reconstruction,
-        spanMask,
-        frameMask,
-      });
+      const parts = { graph, network, mel, wave, decoded: reconstruction, spanMask, frameMask };
+      losses[loss.name] = buildExtra(c, loss, w, parts, given);
     });
   const total = graph.scope('loss', () =>
     Object.entries(losses)

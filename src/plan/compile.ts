@@ -59,6 +59,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   }
   const { outputs = {}, keep = {}, place = new Map<Value, Region>(), label = 'program' } = options;
   const results = [...Object.values(outputs), ...Object.values(keep)];
+  checkPlaces(graph, [...results, ...place.keys()]);
   const nodes = neededNodes(graph, [...results, ...place.keys()]);
   const started = performance.now();
   const roots = storageRoots(nodes);
@@ -86,6 +87,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   const transient = [...lifetimes.keys()].filter(
     (v) => v.kind === 'result' && !placed.has(v) && !persistent.has(v),
   );
+  checkParameters([...lifetimes.keys()].filter((v) => !placed.has(v)));
   const resident = [
     ...new Set([
       ...[...lifetimes.keys()].filter((v) => v.kind !== 'result' && !placed.has(v)),
@@ -271,6 +273,27 @@ const panelWidth = (d: Dispatch, name: string): number | null => d.panels?.[name
 
 const nodeLabel = (node: Node): string =>
   `${node.scope ? `${node.scope}/` : ''}${node.op.name}${node.phase === 'backward' ? '.backward' : ''}`;
+
+/** Throws MGFError 'usage' for a value of another graph among outputs, kept and placed ones. */
+function checkPlaces(graph: Graph, values: readonly Value[]): void {
+  const stranger = values.find((v) => v.graph !== graph);
+  if (!stranger) return;
+  const message = `compile: "${stranger.name}" is a value of another graph, not of the one that is compiled.`;
+  throw new MGFError('usage', message);
+}
+
+/**
+ * Throws MGFError 'usage' for a parameter without storage of the caller's: it would be zero, and be lost. Other
+ * states without a place live in the program and begin at zero.
+ */
+function checkParameters(unplaced: readonly Value[]): void {
+  const lost = unplaced.find((v) => v.kind === 'state' && v.requiresGrad && !v.data);
+  if (!lost) return;
+  const message =
+    `compile: the parameter "${lost.name}" has no place, so that it would begin at zero and could not be ` +
+    'saved; give it storage with the option place (a ParameterStore has some).';
+  throw new MGFError('usage', message);
+}
 
 /** Nodes that some wanted value depends on, and those that change state, in creation order. */
 function neededNodes(graph: Graph, wanted: readonly Value[]): Node[] {

@@ -2,6 +2,7 @@
  * The training loop: batches prepared ahead, one step in flight ahead, logs, health alarms, checkpoints,
  * exact resume (Node, Deno, Bun).
  */
+import { columnsOf } from '../mgf/loss-inputs.ts';
 import { summariseWarnings } from '../audio/samples.ts';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
@@ -322,6 +323,7 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
     };
     model = await createModel(gpu, run, {
       losses: options.losses,
+      columns: columnsOf(options.items),
       ...(state ? { state } : { init: options.init }),
     }).catch((error: unknown) => {
       throw explainSize(error, run);
