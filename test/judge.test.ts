@@ -64,6 +64,7 @@ test('what cannot be told is inconclusive with its reason: few runs, a wide spre
     ['inconclusive', 'inconclusive', 'inconclusive'],
   );
   assert.match(few!.why, '3 runs are fewer than 5');
+  assert.is(judge(rows, { threshold: 0.05, moved: null })[0]!.verdict, 'inconclusive');
   assert.match(wide!.why, 'vary too much');
   assert.match(moved!.why, 'the ceilings moved by a factor of 1.50');
   assert.is(beyond!.verdict, 'slower', 'a difference larger than what the ceilings moved stands');

@@ -98,12 +98,9 @@ function pairUp(here: readonly ResultsFile[], there: readonly ResultsFile[]): Ou
         `give more with --rounds, or fewer results with --filter`,
     );
   }
-  const moved = rounds
-    ? Math.max(
-        ceilingsMoved(here[0]!.results, here.at(-1)!.results),
-        ceilingsMoved(here[0]!.results, there.at(-1)!.results),
-      )
-    : 1;
+  const ends = [here.at(-1), there.at(-1)].map((end) => end?.results ?? []);
+  const ratios = ends.map((end) => ceilingsMoved(here[0]?.results ?? [], end));
+  const moved = ratios.includes(null) ? null : Math.max(...ratios.map(Number));
   return { pairs, moved, notes: [...refused, ...notes] };
 }
 

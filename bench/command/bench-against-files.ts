@@ -57,37 +57,53 @@ interface OpenPair {
 }
 
 /** Checks two open files. Throws MGFError 'kernel' for one that is wrong. */
-async function checkPair(files: readonly KernelFile[], kernels: OpenPair['kernels']): Promise<OpenPair> {
+async function checkPair(
+  files: readonly KernelFile[],
+  kernels: OpenPair['kernels'],
+  names: OpenPair['names'],
+): Promise<OpenPair> {
   const notes: string[] = [];
   for (const [i, kernel] of kernels.entries()) {
-    const { name } = files[i]!;
+    const name = names[i]!;
     const checked = await kernel.check();
-    if (checked.wrong.length) throw wrongKernel(name, checked);
+    if (checked.wrong.length) throw wrongKernel(files[i]!.name, checked);
     if (checked.against === null)
       notes.push(`${name} was not checked: no --expect and no reference beside it`);
   }
   notes.push(...(await compareBytes(...kernels)));
-  return { kernels, names: [files[0]!.name, files[1]!.name], notes };
+  return { kernels, names, notes: [...new Set(notes)] };
 }
 
-/** What the samples say, with the ceilings before and after. */
-function outcomeOf(pair: OpenPair, samples: Samples, first: Ceilings, last: Ceilings): Outcome {
+/** What the samples say; `last`: the ceilings afterwards, null where they were not measured. */
+function outcomeOf(pair: OpenPair, samples: Samples, first: Ceilings, last: Ceilings | null): Outcome {
+  const [a, b] = pair.kernels;
+  const sameBytes = a.bytes === b.bytes;
+  const notes = [...pair.notes];
+  if (!sameBytes && (a.flops === null || b.flops === null)) {
+    notes.push(
+      `they bind ${a.bytes} and ${b.bytes} bytes; times are compared as they are, rates with --flops`,
+    );
+  }
   const [here, there] = pair.kernels.map((kernel, i): Result => {
     const { median, min, max } = statistics(samples[i]!);
-    const [name] = pair.names;
+    const { gbps, ...facts } = fileResult(kernel, median, last ?? first);
+    const ms = { median, min, max };
+    // Kernels may bind more or less for one job: bytes measure the work only where they are equal.
     return {
       suite: 'file',
-      name,
+      name: pair.names[0],
       engine: 'mgf',
-      ms: { median, min, max },
-      ...fileResult(kernel, median, last),
+      ms,
+      ...facts,
+      ...(sameBytes && gbps && { gbps }),
     };
   }) as [Result, Result];
   const work = otherWork(there, here);
+  if (work) notes.push(work);
   return {
     pairs: [{ name: pair.names.join(' against '), here, there, a: samples[0], b: samples[1] }],
-    moved: ceilingsMoved(ceilingResults(first), ceilingResults(last)),
-    notes: [...pair.notes, ...(work ? [work] : [])],
+    moved: last && ceilingsMoved(ceilingResults(first), ceilingResults(last)),
+    notes,
   };
 }
 
@@ -97,16 +113,22 @@ async function measurePair(gpu: Gpu, pair: OpenPair, options: BenchOptions, vers
   const file = resultsOf(gpu.profile, versions, new Findings());
   say('ceilings of this adapter');
   const first = await measureCeilings(gpu);
-  const end = (last: Ceilings, complete: boolean): void =>
-    finish(outcomeOf(pair, samples, first, last), file, ceilingResults(last), options, complete);
+  const end = (last: Ceilings | null): void =>
+    finish(
+      outcomeOf(pair, samples, first, last),
+      file,
+      ceilingResults(last ?? first),
+      options,
+      last !== null,
+    );
   await interruptible(
     async () => {
       await inTurns(pair.kernels, samples, options.rounds);
       say('ceilings once more');
-      end(await measureCeilings(gpu), true);
+      end(await measureCeilings(gpu));
     },
     () => {
-      if (samples[1].length) end(first, false);
+      if (samples[1].length) end(null);
       else say('Interrupted before the first round had ended.');
     },
   );
@@ -124,11 +146,13 @@ export async function benchFilesInTurns(path: string, options: BenchOptions, ver
   const here = await loadKernelFile(path, options);
   const there = await loadKernelFile(other, options);
   const files = [here.file, there.file];
+  const alike = here.file.name === there.file.name;
+  const names: OpenPair['names'] = alike ? [path, other] : [here.file.name, there.file.name];
   await withGpu(options.adapter, async (gpu) => {
     const opened: OpenKernelFile[] = [];
     try {
       for (const file of files) opened.push(await openKernelFile(gpu, file));
-      const pair = await checkPair(files, opened as unknown as OpenPair['kernels']);
+      const pair = await checkPair(files, opened as unknown as OpenPair['kernels'], names);
       await measurePair(gpu, pair, options, version);
     } finally {
       for (const kernel of opened) kernel.destroy();

@@ -26,8 +26,8 @@ export interface Pair {
 /** Everything that was measured in turns. */
 export interface Outcome {
   readonly pairs: readonly Pair[];
-  /** Ratio by which the ceilings moved from the first measurement to the last; 1 where they did not. */
-  readonly moved: number;
+  /** Ratio by which the ceilings moved from the first measurement to the last; null without a last one. */
+  readonly moved: number | null;
   readonly notes: readonly string[];
 }
 
@@ -77,7 +77,11 @@ function formatOutcome(
       `(threshold ${(100 * threshold(options)).toPrecision(2)} %).`,
   );
   out.push(...notes.map((note) => `Note: ${note}.`));
-  out.push(`The ceilings moved by a factor of ${moved.toFixed(2)} from the first measurement to the last.\n`);
+  const ceilings =
+    moved === null
+      ? 'were not measured twice'
+      : `moved by a factor of ${moved.toFixed(2)} from the first measurement to the last`;
+  out.push(`The ceilings ${ceilings}.\n`);
   if (rows.length) out.push(markdownTable(columns, rows));
   out.push('\n"ratio" is the time of this over that of the other: above 1, this is slower.');
   return out.join('\n');

@@ -165,17 +165,17 @@ export function ceilingRatio(before: Result, after: Result): number {
 }
 
 /**
- * By how much the ceilings of two runs differ: the larger ratio, turned above 1; 1 where they cannot be
- * compared.
+ * By how much the ceilings of two runs differ: the larger ratio, turned above 1; null where they have none in
+ * common.
  */
-export function ceilingsMoved(before: readonly Result[], after: readonly Result[]): number {
+export function ceilingsMoved(before: readonly Result[], after: readonly Result[]): number | null {
   const ratios = before
     .filter((r) => r.suite === 'ceilings')
     .flatMap((b) => {
       const a = after.find((r) => resultKey(r) === resultKey(b));
       return a ? [ceilingRatio(b, a)] : [];
     });
-  return Math.max(1, ...ratios.map((r) => Math.max(r, 1 / r)));
+  return ratios.length ? Math.max(...ratios.map((r) => Math.max(r, 1 / r))) : null;
 }
 
 function ceilingWarning(before: Result, after: Result): string | null {
@@ -223,7 +223,7 @@ export function compareResults(
   const now = new Map(after.results.map((r) => [resultKey(r), r]));
   const changes: Change[] = [];
   const warnings = fileWarnings(before, after);
-  const moved = ceilingsMoved(before.results, after.results);
+  const moved = ceilingsMoved(before.results, after.results) ?? 1;
   let same = 0;
   for (const [key, b] of old) {
     const a = now.get(key);

@@ -136,7 +136,7 @@ export async function loadKernelFile(
   return { file: { name, source, settings, expectation }, files: [...watched, ...files] };
 }
 
-/** What nothing was compared with, and how to change that. */
-export const notChecked = (path: string): string =>
-  `not checked: --expect FILE, or a reference in ${basename(path, extname(path))}.ref.ts beside it, says ` +
+/** How to have a kernel file checked that was compared with nothing. */
+export const howToCheck = (path: string): string =>
+  `--expect FILE, or a reference in ${basename(path, extname(path))}.ref.ts beside it, says ` +
   `what is right`;

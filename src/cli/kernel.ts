@@ -14,7 +14,7 @@ import {
   KERNEL_OPTIONS,
   kernelSettings,
   loadKernelFile,
-  notChecked,
+  howToCheck,
   readExpected,
   type KernelOptions,
 } from './kernel-options.ts';
@@ -136,7 +136,7 @@ class Session {
       print(`  not finite after a run: ${notFinite.join(', ')}`);
       return ['WRONG', ''];
     }
-    return against === null ? ['not checked', ` (${notChecked(this.#file)})`] : ['right', ` (by ${against})`];
+    return against === null ? ['not checked', ` (${howToCheck(this.#file)})`] : ['right', ` (by ${against})`];
   }
 
   async #module(): Promise<[Found, string]> {

@@ -116,8 +116,8 @@ export interface Judged extends RankTest {
 export interface JudgeOptions {
   /** Differences up to this part do not count: 0.05 is 5 %. */
   readonly threshold: number;
-  /** Ratio by which the adapter's ceilings moved meanwhile, above 1; 1 if they did not. */
-  readonly moved: number;
+  /** Ratio by which the ceilings moved meanwhile, above 1; 1 if they did not, null if nobody knows. */
+  readonly moved: number | null;
 }
 
 /** The level that p values are held against. */
@@ -134,6 +134,7 @@ function verdictOf(
 ): Pick<Judged, 'verdict' | 'why'> {
   const size = Math.max(test.ratio, 1 / test.ratio);
   const limit = 1 + threshold;
+  if (moved === null) return { verdict: 'inconclusive', why: 'nobody knows whether the ceilings moved' };
   const still = moved <= STILL;
   if (p < LEVEL && size > limit && (still || size > moved))
     return { verdict: test.ratio > 1 ? 'slower' : 'faster', why: '' };

@@ -358,7 +358,7 @@ export async function timeKernelFile(
   gpu: Gpu,
   file: KernelFile,
   repetition: Repetition = {},
-  onSample: (ms: number) => void = () => undefined,
+  onSample: (ms: number, kernel: OpenKernelFile) => void = () => undefined,
 ): Promise<KernelTiming> {
   const kernel = await openKernelFile(gpu, file);
   try {
@@ -371,7 +371,7 @@ export async function timeKernelFile(
       wantsMore(samples.length, performance.now() - started, { seconds: 2, maxRuns: 200, ...repetition })
     ) {
       samples.push(await kernel.run());
-      onSample(samples.at(-1)!);
+      onSample(samples.at(-1)!, kernel);
     }
     const { clock, bytes, flops, variant } = kernel;
     return { ...checked, clock, bytes, flops, variant, timing: statistics(samples), samples };
