@@ -8,7 +8,8 @@ import { elements, formatShape, type Shape } from '../graph/shape.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { vectorJacobianProduct } from '../ops/grad.ts';
 import { kernelText } from '../gpu/pipelines.ts';
-import { collectDispatches, compile } from '../plan/compile.ts';
+import { compile } from '../plan/compile.ts';
+import { lower } from '../plan/lower.ts';
 import type { AdapterProfile, Gpu } from '../gpu/device.ts';
 import type { Program } from '../plan/program.ts';
 import type { Region } from '../plan/storage.ts';
@@ -103,7 +104,7 @@ export function textsOn(
 ): ReadonlyMap<string, string> {
   const { graph } = drawn(subject, inputs, wantedOf(inputs), (shape) => new Float32Array(elements(shape)));
   return new Map(
-    collectDispatches(adapter, graph.nodes).dispatches.map(({ kernel, constants }) => [
+    lower(adapter, graph.nodes).dispatches.map(({ kernel, constants }) => [
       kernelText(adapter, kernel, constants),
       kernel.name,
     ]),

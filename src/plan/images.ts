@@ -70,13 +70,16 @@ export interface ImagePlan {
 
 const rowsOf = ({ size }: Region, width: number): number => Math.floor(size / (16 * width));
 
+/** A device, or what keeps account of what it makes. */
+type TextureMaker = Pick<GPUDevice, 'createTexture'>;
+
 /** Bytes of the texture of an image. */
 const imageBytes = (from: Region, width: number | null): number =>
   width === null
     ? Math.ceil(from.size / ROW_BYTES) * ROW_BYTES
     : (width / PANEL_COLUMNS) * Math.ceil(rowsOf(from, width) / PANEL_ROWS) * LAYER_BYTES;
 
-const createTexture = (device: GPUDevice, label: string, bytes: number, panels: boolean): GPUTexture =>
+const createTexture = (device: TextureMaker, label: string, bytes: number, panels: boolean): GPUTexture =>
   device.createTexture({
     label,
     format: 'rgba32float',
@@ -100,7 +103,7 @@ export const viewImage = (texture: GPUTexture, panels: boolean): GPUTextureView 
  * Decides which images exist when, lays them into as few textures as their lifetimes allow, and creates
  * those.
  */
-export function planImages(device: GPUDevice, label: string, accesses: readonly ImageAccess[]): ImagePlan {
+export function planImages(device: TextureMaker, label: string, accesses: readonly ImageAccess[]): ImagePlan {
   const images: Image[] = [];
   const current = new Map<string, Image>();
   const used = accesses.map(() => new Map<string, Image>());
