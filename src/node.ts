@@ -80,7 +80,7 @@ export type {
   PretrainStart,
   ResumePoint,
   TrainableModel,
-} from './pretrain/loop.ts';
+} from './pretrain/options.ts';
 export {
   checkpointConfig,
   CheckpointStore,

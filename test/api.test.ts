@@ -103,12 +103,14 @@ const NAMES = {
   mgf: [
     'Encoder',
     'MGF',
+    'NO_CLASS',
     'PRESET_NAMES',
     'Pretrainer',
     'SCALES',
     'applySettings',
     'center',
     'checkRunConfig',
+    'columnsOf',
     'compare',
     'defaultAttach',
     'framesOf',
@@ -201,7 +203,7 @@ test('the audio decoders are loaded on their first use, so that a page does not 
     Object.keys(entry.inputs).filter((i) => /wasm-audio-decoders|mpg123|opus|libsamplerate/.test(i)),
     [],
   );
-  assert.ok(entry.bytes < 600_000, `the first part is ${entry.bytes} bytes`);
+  assert.ok(entry.bytes < 620_000, `the first part is ${entry.bytes} bytes`);
 });
 
 test('a program with one op brings the kernel of that op and no other', async () => {

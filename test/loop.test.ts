@@ -13,7 +13,7 @@ import type { Batch } from '../src/audio/source.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import type { RunConfig, TrainConfig } from '../src/mgf/config.ts';
 import type { MomentState, StepMetrics } from '../src/mgf/pretrainer.ts';
-import type { PretrainOptions, PretrainStart, TrainableModel } from '../src/pretrain/loop.ts';
+import type { PretrainOptions, PretrainStart, TrainableModel } from '../src/pretrain/options.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mgf-loop-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));

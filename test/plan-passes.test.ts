@@ -127,6 +127,9 @@ function someGraph(): { graph: Graph; outputs: Record<string, Value> } {
 }
 
 test('whichever creation fails, compile leaves nothing behind, and its error scopes are popped', async () => {
+  // The first compile of a device also tests its kernel variants.
+  const warm = someGraph();
+  (await compile(gpu, warm.graph, { outputs: warm.outputs })).destroy();
   const whole = new Failing(gpu.device, -1);
   const { graph, outputs } = someGraph();
   const program = await compile(gpu, graph, { outputs });

@@ -29,7 +29,7 @@ import type { Gpu, Precision } from '../src/gpu/device.ts';
 import type { RunConfig, TrainConfig } from '../src/mgf/config.ts';
 import type { MomentState } from '../src/mgf/pretrainer.ts';
 import type { Region } from '../src/plan/storage.ts';
-import type { PretrainOptions, TrainableModel } from '../src/pretrain/loop.ts';
+import type { PretrainOptions, TrainableModel } from '../src/pretrain/options.ts';
 import { openTestGpu } from './gpu.ts';
 import {
   distance,

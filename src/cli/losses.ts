@@ -2,7 +2,7 @@
 import { checkNames, describe } from '../check.ts';
 import { Option } from 'commander';
 import { MGFError } from '../errors.ts';
-import { overrideRunConfig } from '../mgf/config.ts';
+import { overrideRunConfig } from '../mgf/parse-config.ts';
 import { collect, positive, words } from './common.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { TrainingLoss } from '../mgf/extra-losses.ts';

@@ -4,14 +4,15 @@ import { dirname } from 'node:path';
 import { listOptions } from './recordings.ts';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings, assertSameConfig, overrideRunConfig } from '../mgf/config.ts';
+import { applySettings, overrideRunConfig } from '../mgf/parse-config.ts';
+import { assertSameConfig } from '../mgf/config-difference.ts';
 import { parseRunFields, presetRunConfig } from '../mgf/presets.ts';
 import { assertResumable } from '../pretrain/loop.ts';
 import { ioError, programName, shellWord } from './common.ts';
 import { readRunRecord } from './run-record.ts';
 import type { Manifest, ManifestOptions } from '../audio/manifest.ts';
 import type { RunConfig } from '../mgf/config.ts';
-import type { ResumePoint } from '../pretrain/loop.ts';
+import type { ResumePoint } from '../pretrain/options.ts';
 
 /** What a command names as data, and the recordings in it. */
 export interface Recordings {

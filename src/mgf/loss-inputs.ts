@@ -3,6 +3,7 @@
  * step to step.
  */
 import type { Batch } from '../audio/source.ts';
+import { checkArguments } from '../check.ts';
 import { nearestName } from '../edit-distance.ts';
 import { MGFError } from '../errors.ts';
 import type { Graph, Value } from '../graph/graph.ts';
@@ -140,10 +141,12 @@ export const columnsOf = (
     readonly text?: string;
     readonly columns: Readonly<Record<string, string>>;
   }[],
-): Columns =>
-  new Map(
+): Columns => {
+  checkArguments('columnsOf', { items: [items, 'a list'] });
+  return new Map(
     items.map(({ id, speaker, text, columns }) => [
       id,
       { ...columns, ...(speaker !== undefined && { speaker }), ...(text !== undefined && { text }) },
     ]),
   );
+};

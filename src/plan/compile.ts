@@ -46,7 +46,7 @@ const OPTIONS: Rules<CompileOptions> = {
  * Turns a graph into a Program, pass by pass: prune what no output needs, lower nodes to dispatches, choose
  * and test kernel variants, find lifetimes, place values, compile all kernels in parallel, bind, pack.
  * Whatever fails after the first buffer exists frees everything. Errors: MGFError 'limit' (a tensor over the
- * adapter's limits), 'usage' (f16 where the device has none, a parameter without storage), 'kernel',
+ * adapter's limits), 'usage' (f16 where the device has none), 'kernel',
  * 'out-of-memory', 'shape'.
  */
 export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = {}): Promise<Program> {
@@ -61,6 +61,7 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
   const lifetimes = lifetimesOf(launches.dispatches, root);
   const storage = placeValues(lifetimes, new Set(placed.keys()), results.map(root));
   for (const v of [...storage.transient, ...storage.resident]) checkLimits(gpu.profile, v);
+  tellUnplaced(gpu, label, storage.resident);
   const resources = new Resources(gpu.device);
   try {
     const plan = { label, launches, root, placed, lifetimes, storage, started };
@@ -69,6 +70,14 @@ export async function compile(gpu: Gpu, graph: Graph, options: CompileOptions = 
     resources.free();
     throw error;
   }
+}
+
+/** A parameter without storage of the caller's is rarely meant: it begins at zero, and nobody can save it. */
+function tellUnplaced(gpu: Gpu, label: string, resident: readonly Value[]): void {
+  const lost = resident.filter((v) => v.kind === 'state' && v.requiresGrad && !v.data).map((v) => v.name);
+  if (lost.length === 0) return;
+  const what = lost.length === 1 ? `the parameter ${lost[0]} has` : `the parameters ${lost.join(', ')} have`;
+  gpu.note(`${label}: ${what} no place, so they begin at zero and go with the program (option place).`);
 }
 
 function checkCall(gpu: Gpu, graph: Graph, options: CompileOptions): void {

@@ -1,5 +1,4 @@
 /** The passes between launches and storage: what lives when, and where it has to lie. No device. */
-import { MGFError } from '../errors.ts';
 import type { Value } from '../graph/graph.ts';
 import type { Dispatch, View } from '../launch/dispatch.ts';
 import { placeBlocks, type Placement } from './memory.ts';
@@ -39,9 +38,8 @@ export interface Storage extends Placement {
 }
 
 /**
- * Decides where values lie. `placed` have storage of the caller's; `results` stay after the step. Throws
- * MGFError 'usage' for a parameter that has no storage of the caller's: it would begin at zero and be lost.
- * Other states without a place live in the program and begin at zero.
+ * Decides where values lie. `placed` have storage of the caller's; `results` stay after the step. States
+ * without a place live in the program, begin at zero and go with it.
  */
 export function placeValues(
   lifetimes: ReadonlyMap<Value, Lifetime>,
@@ -49,13 +47,6 @@ export function placeValues(
   results: readonly Value[],
 ): Storage {
   const free = [...lifetimes.keys()].filter((v) => !placed.has(v));
-  const lost = free.find((v) => v.kind === 'state' && v.requiresGrad && !v.data);
-  if (lost) {
-    const message =
-      `compile: the parameter "${lost.name}" has no place, so that it would begin at zero and could not be ` +
-      'saved; give it storage with the option place (a ParameterStore has some).';
-    throw new MGFError('usage', message);
-  }
   const persistent = new Set(results);
   const transient = free.filter((v) => v.kind === 'result' && !persistent.has(v));
   const others = [...free.filter((v) => v.kind !== 'result'), ...persistent];

@@ -109,7 +109,12 @@ export class Program {
       this.#outputBytes += region.size;
     }
     this.#missing = new Set(parts.inputs.keys());
-    for (let i = 0; i < STAGING && this.#outputBytes > 0; i++) this.#free.push(this.#createStaging());
+    try {
+      for (let i = 0; i < STAGING && this.#outputBytes > 0; i++) this.#free.push(this.#createStaging());
+    } catch (error) {
+      for (const buffer of this.#staging) buffer.destroy();
+      throw error;
+    }
   }
 
   #createStaging(): GPUBuffer {

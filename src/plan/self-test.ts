@@ -287,27 +287,36 @@ async function launchChecks(
     BufferUsage.STORAGE | BufferUsage.COPY_SRC,
     BufferUsage.UNIFORM,
   ];
-  const buffers = host.map((data, i) =>
-    device.createBuffer({
-      label: 'self-test',
-      size: data.byteLength,
-      usage: usage[i]! | BufferUsage.COPY_DST,
-    }),
-  );
-  const staging = device.createBuffer({
-    label: 'self-test read-back',
-    size: host[1]!.byteLength,
-    usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST,
-  });
-  const images: ImageCopy[] = [];
-  const resource = ({ buffer, offset, size, image }: Part): GPUBindingResource => {
-    const from = { buffer: buffers[buffer]!, offset, size };
-    if (!image) return from;
-    const texture = createImage(device, 'self-test', from, image.width);
-    images.push(imageCopy(from, image.width, texture));
-    return viewImage(texture, image.width !== null);
+  const made: (GPUBuffer | GPUTexture)[] = [];
+  const keep = <T extends GPUBuffer | GPUTexture>(resource: T): T => {
+    made.push(resource);
+    return resource;
   };
   try {
+    const buffers = host.map((data, i) =>
+      keep(
+        device.createBuffer({
+          label: 'self-test',
+          size: data.byteLength,
+          usage: usage[i]! | BufferUsage.COPY_DST,
+        }),
+      ),
+    );
+    const staging = keep(
+      device.createBuffer({
+        label: 'self-test read-back',
+        size: host[1]!.byteLength,
+        usage: BufferUsage.MAP_READ | BufferUsage.COPY_DST,
+      }),
+    );
+    const images: ImageCopy[] = [];
+    const resource = ({ buffer, offset, size, image }: Part): GPUBindingResource => {
+      const from = { buffer: buffers[buffer]!, offset, size };
+      if (!image) return from;
+      const texture = keep(createImage(device, 'self-test', from, image.width));
+      images.push(imageCopy(from, image.width, texture));
+      return viewImage(texture, image.width !== null);
+    };
     gpu.scope('the self-test of kernels', () => {
       buffers.forEach((buffer, i) => device.queue.writeBuffer(buffer, 0, host[i]!));
       const groups = checks.map(([c], i) =>
@@ -344,7 +353,7 @@ async function launchChecks(
   } catch (error) {
     throw gpu.failure() ?? error;
   } finally {
-    for (const made of [...buffers, ...images.map(({ texture }) => texture), staging]) made.destroy();
+    for (const resource of made) resource.destroy();
   }
 }
 
