@@ -147,25 +147,19 @@ export { startTuning, tuningOf } from './plan/tune.ts';
 export type { Candidate, Choice, TuneOptions, Tuning } from './plan/tune.ts';
 
 // ------------------------------------------------------------------------------------------------------- MGF
-export {
-  applySettings,
-  checkRunConfig,
-  defaultAttach,
-  parseConfig,
-  parseTrainConfig,
-  SCALES,
-} from './mgf/config.ts';
+export { defaultAttach, SCALES } from './mgf/config.ts';
+export { applySettings, checkRunConfig, parseConfig, parseTrainConfig } from './mgf/parse-config.ts';
 export type {
   Attach,
   DeepPartial,
   ExtraLoss,
   MGFConfig,
   Objectives,
-  ParseOptions,
   RunConfig,
   Scale,
   TrainConfig,
 } from './mgf/config.ts';
+export type { ParseOptions } from './mgf/parse-config.ts';
 export {
   parseRunConfig,
   PRESET_NAMES,

@@ -70,7 +70,8 @@ export type { BatchOptions, BatchShape, BatchStats, SamplerState } from './audio
 export type { ScanReport, SkippedClip, SkipKind } from './audio/clips.ts';
 
 // Training.
-export { pretrain, readResumePoint } from './pretrain/loop.ts';
+export { pretrain } from './pretrain/loop.ts';
+export { readResumePoint } from './pretrain/run-files.ts';
 export type {
   DataSummary,
   PretrainHooks,
@@ -79,7 +80,7 @@ export type {
   PretrainStart,
   ResumePoint,
   TrainableModel,
-} from './pretrain/loop.ts';
+} from './pretrain/options.ts';
 export {
   checkpointConfig,
   CheckpointStore,

@@ -2,15 +2,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { MGFError } from '../src/errors.ts';
-import {
-  applySettings,
-  assertSameConfig,
-  configDifferences,
-  overrideRunConfig,
-  parseConfig,
-  parseTrainConfig,
-  SCALES,
-} from '../src/mgf/config.ts';
+import { assertSameConfig, configDifferences } from '../src/mgf/config-difference.ts';
+import { SCALES } from '../src/mgf/config.ts';
+import { applySettings, overrideRunConfig, parseConfig, parseTrainConfig } from '../src/mgf/parse-config.ts';
 import { fromHuggingFace } from '../src/mgf/huggingface.ts';
 import { nearestName } from '../src/edit-distance.ts';
 import { parseRunConfig, PRESET_NAMES, presetConfig, presetRunConfig } from '../src/mgf/presets.ts';

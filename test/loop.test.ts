@@ -7,13 +7,14 @@ import { MGFError } from '../src/errors.ts';
 import { presetRunConfig } from '../src/mgf/presets.ts';
 import { loadWeights } from '../src/pretrain/checkpoint.ts';
 import { readJsonl } from '../src/pretrain/logs.ts';
-import { pretrain, readResumePoint } from '../src/pretrain/loop.ts';
+import { pretrain } from '../src/pretrain/loop.ts';
+import { readResumePoint } from '../src/pretrain/run-files.ts';
 import type { Loader, LoaderOptions } from '../src/audio/loader.ts';
 import type { Batch } from '../src/audio/source.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import type { RunConfig, TrainConfig } from '../src/mgf/config.ts';
 import type { MomentState, StepMetrics } from '../src/mgf/pretrainer.ts';
-import type { PretrainOptions, PretrainStart, TrainableModel } from '../src/pretrain/loop.ts';
+import type { PretrainOptions, PretrainStart, TrainableModel } from '../src/pretrain/options.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mgf-loop-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));

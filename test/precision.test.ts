@@ -22,14 +22,15 @@ import { compile } from '../src/plan/compile.ts';
 import { ParameterStore } from '../src/plan/parameters.ts';
 import { readJsonl } from '../src/pretrain/logs.ts';
 import { LossScaler, LOSS_SCALE_DEFAULTS } from '../src/optim/loss-scale.ts';
-import { pretrain, readResumePoint } from '../src/pretrain/loop.ts';
+import { pretrain } from '../src/pretrain/loop.ts';
+import { readResumePoint } from '../src/pretrain/run-files.ts';
 import type { Loader, LoaderOptions } from '../src/audio/loader.ts';
 import type { Batch } from '../src/audio/source.ts';
 import type { Gpu, Precision } from '../src/gpu/device.ts';
 import type { RunConfig, TrainConfig } from '../src/mgf/config.ts';
 import type { MomentState } from '../src/mgf/pretrainer.ts';
 import type { Region } from '../src/plan/storage.ts';
-import type { PretrainOptions, TrainableModel } from '../src/pretrain/loop.ts';
+import type { PretrainOptions, TrainableModel } from '../src/pretrain/options.ts';
 import { openTestGpu } from './gpu.ts';
 import {
   distance,

@@ -10,15 +10,8 @@ import * as assert from 'uvu/assert';
 import { randomStream } from '../src/random/stream.ts';
 import { negativeIndices } from '../src/audio/sampling.ts';
 import { writeRunReport } from '../src/cli/run-report.ts';
-import {
-  applySettings,
-  MGF_DEFAULTS,
-  parseConfig,
-  SCALES,
-  type Objectives,
-  type RunConfig,
-  type Scale,
-} from '../src/mgf/config.ts';
+import { MGF_DEFAULTS, SCALES, type Objectives, type RunConfig, type Scale } from '../src/mgf/config.ts';
+import { applySettings, parseConfig } from '../src/mgf/parse-config.ts';
 import { framesOf } from '../src/mgf/network.ts';
 import { activeScales, pretrainingGraph, weightScalar } from '../src/mgf/pretraining.ts';
 import { Pretrainer, type StepMetrics } from '../src/mgf/pretrainer.ts';

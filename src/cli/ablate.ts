@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings } from '../mgf/config.ts';
+import { applySettings } from '../mgf/parse-config.ts';
 import { PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { chooseRows, runAblation, type AblationHooks } from '../tasks/ablation/ablation.ts';
 import { ablationMarkdown, ABLATION_TASKS, compareRows, type AblationTask } from '../tasks/ablation/table.ts';

@@ -5,7 +5,7 @@ import { Command, Option } from 'commander';
 import { dispatchCosts, profileProgram } from '../measure/profile.ts';
 import { syntheticBatch } from '../mgf/synthetic-batch.ts';
 import { formatShape } from '../graph/shape.ts';
-import { applySettings } from '../mgf/config.ts';
+import { applySettings } from '../mgf/parse-config.ts';
 import { Pretrainer } from '../mgf/pretrainer.ts';
 import { PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { chromeTrace, graphDot } from '../plan/inspect.ts';

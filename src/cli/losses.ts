@@ -1,7 +1,7 @@
 /** `--loss`, `--attach` and `--weight`: losses that users bring to pretrain and ablate. */
 import { Option } from 'commander';
 import { MGFError } from '../errors.ts';
-import { overrideRunConfig } from '../mgf/config.ts';
+import { overrideRunConfig } from '../mgf/parse-config.ts';
 import { collect, positive, words } from './common.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { TrainingLoss } from '../mgf/extra-losses.ts';

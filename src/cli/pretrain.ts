@@ -3,12 +3,15 @@ import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Command, Option } from 'commander';
 import { MGFError } from '../errors.ts';
-import { applySettings, configDifferences, MGF_DEFAULTS, SCALES, TRAIN_DEFAULTS } from '../mgf/config.ts';
+import { configDifferences } from '../mgf/config-difference.ts';
+import { MGF_DEFAULTS, SCALES, TRAIN_DEFAULTS } from '../mgf/config.ts';
+import { applySettings } from '../mgf/parse-config.ts';
 import { wav2vec2Names } from '../mgf/encoder.ts';
 import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../pretrain/logs.ts';
 import { rivalName } from '../mgf/rivals.ts';
-import { checkRunFolder, pretrain, readResumePoint } from '../pretrain/loop.ts';
+import { pretrain } from '../pretrain/loop.ts';
+import { checkRunFolder, readResumePoint } from '../pretrain/run-files.ts';
 import {
   adapterOption,
   collect,
@@ -33,7 +36,7 @@ import type { AdapterPreference, Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { Rivals } from '../mgf/rivals.ts';
 import type { HostTensor } from '../plan/parameters.ts';
-import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart } from '../pretrain/loop.ts';
+import type { PretrainHooks, PretrainOptions, PretrainResult, PretrainStart } from '../pretrain/options.ts';
 
 interface Options extends LossOptions {
   preset?: string;

@@ -3,14 +3,15 @@ import { readFile, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { readManifest } from '../audio/manifest.ts';
 import { MGFError } from '../errors.ts';
-import { applySettings, assertSameConfig, overrideRunConfig } from '../mgf/config.ts';
+import { assertSameConfig } from '../mgf/config-difference.ts';
+import { applySettings, overrideRunConfig } from '../mgf/parse-config.ts';
 import { parseRunFields, presetRunConfig } from '../mgf/presets.ts';
-import { assertResumable } from '../pretrain/loop.ts';
+import { assertResumable } from '../pretrain/run-files.ts';
 import { ioError, programName, shellWord } from './common.ts';
 import { readRunRecord } from './run-record.ts';
 import type { Manifest } from '../audio/manifest.ts';
 import type { RunConfig } from '../mgf/config.ts';
-import type { ResumePoint } from '../pretrain/loop.ts';
+import type { ResumePoint } from '../pretrain/options.ts';
 
 /** What a command names as data, and the recordings in it. */
 export interface Recordings {

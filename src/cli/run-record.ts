@@ -4,7 +4,7 @@ import { resolve, join } from 'node:path';
 import * as v from 'valibot';
 import { MGFError } from '../errors.ts';
 import { writeFileAtomically } from '../pretrain/checkpoint.ts';
-import type { PretrainStart } from '../pretrain/loop.ts';
+import type { PretrainStart } from '../pretrain/options.ts';
 import { programVersion, shellWord } from './common.ts';
 
 const FILE = 'run.json';

@@ -21,7 +21,7 @@ import { currentCommand, readRunRecord, recordOutcome } from './run-record.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { CurvePoint, Health, Recording, ReportData } from '../report/report.ts';
 import type { LogRecord } from '../pretrain/logs.ts';
-import type { PretrainResult } from '../pretrain/loop.ts';
+import type { PretrainResult } from '../pretrain/options.ts';
 import type { Rivals } from '../mgf/rivals.ts';
 import type { RunRecord } from './run-record.ts';
 

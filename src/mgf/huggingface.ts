@@ -1,6 +1,6 @@
 import { checkOptions } from '../check.ts';
 import { MGFError } from '../errors.ts';
-import { parseConfig } from './config.ts';
+import { parseConfig } from './parse-config.ts';
 import type { MGFConfig } from './config.ts';
 
 /**

@@ -1,7 +1,7 @@
 import { checkArguments, checkOptions, type Rules } from '../check.ts';
 import { nearestName } from '../edit-distance.ts';
 import { MGFError } from '../errors.ts';
-import { checkRunConfig, merge, overrideRunConfig, parseConfig, parseTrainConfig } from './config.ts';
+import { checkRunConfig, merge, overrideRunConfig, parseConfig, parseTrainConfig } from './parse-config.ts';
 import type { DeepPartial, MGFConfig, RunConfig, TrainConfig } from './config.ts';
 
 interface Preset {

@@ -1,5 +1,6 @@
 import { MGFError } from '../errors.ts';
-import { parseConfig, type MGFConfig } from './config.ts';
+import type { MGFConfig } from './config.ts';
+import { parseConfig } from './parse-config.ts';
 
 /**
  * What `metadata.format` says in a checkpoint (src/pretrain/checkpoint.ts) and in a task model

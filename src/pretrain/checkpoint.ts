@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path';
 import { checkArguments, checkFields, checkOptions, RUN } from '../check.ts';
 import { MGFError } from '../errors.ts';
 import { sizesApart } from '../numbers.ts';
-import { parseConfig, parseTrainConfig } from '../mgf/config.ts';
+import { parseConfig, parseTrainConfig } from '../mgf/parse-config.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import { CHECKPOINT_FORMAT, metadataJson } from '../mgf/stored-config.ts';
 import {

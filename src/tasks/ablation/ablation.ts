@@ -8,11 +8,14 @@ import { BatchSource } from '../../audio/source.ts';
 import { checkArguments, checkFields, checkOptions, GPU, RUN, type Rules } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import { nearestName } from '../../edit-distance.ts';
-import { assertSameConfig, overrideRunConfig, SCALES } from '../../mgf/config.ts';
+import { assertSameConfig } from '../../mgf/config-difference.ts';
+import { SCALES } from '../../mgf/config.ts';
+import { overrideRunConfig } from '../../mgf/parse-config.ts';
 import { initialValues, mgfParameters } from '../../mgf/weights.ts';
 import { CheckpointStore, loadWeights, writeFileAtomically } from '../../pretrain/checkpoint.ts';
 import { readJsonl } from '../../pretrain/logs.ts';
-import { pretrain, readResumePoint } from '../../pretrain/loop.ts';
+import { pretrain } from '../../pretrain/loop.ts';
+import { readResumePoint } from '../../pretrain/run-files.ts';
 import { startedLosses } from '../../pretrain/meters.ts';
 import type { Loader, LoaderOptions } from '../../audio/loader.ts';
 import type { Skipped, Utterance } from '../../audio/manifest.ts';
@@ -20,7 +23,7 @@ import type { Gpu } from '../../gpu/device.ts';
 import type { MGFConfig, Objectives, RunConfig, Scale } from '../../mgf/config.ts';
 import type { TrainingLoss } from '../../mgf/extra-losses.ts';
 import type { HostTensor } from '../../plan/parameters.ts';
-import type { PretrainHooks } from '../../pretrain/loop.ts';
+import type { PretrainHooks } from '../../pretrain/options.ts';
 import type { AblationResult, AblationRow } from '../task.ts';
 
 // ------------------------------------------------------------------------------------------------------ grid
