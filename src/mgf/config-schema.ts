@@ -2,7 +2,7 @@
 import * as v from 'valibot';
 import type { MGFConfig, TrainConfig } from './config.ts';
 
-// Every message is the rule alone, worded to follow "must be"; `fail` in parse-config.ts puts field and value in front.
+// A message is the rule alone, worded to follow "must be"; parse-config.ts puts field and value before it.
 
 const integer = (min: number, max = 65536) => {
   const rule = `an integer from ${min} to ${max}`;

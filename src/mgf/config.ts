@@ -92,7 +92,7 @@ export interface MGFConfig {
   attention_dropout: number;
 }
 
-/** How a loss that somebody brings takes part. */
+/** Weight, attachment and start of an extra loss. */
 export interface ExtraLoss {
   weight: number;
   attach: 'z' | number;

@@ -14,7 +14,7 @@ import type { Loader } from '../audio/loader.ts';
 import type { Batch } from '../audio/source.ts';
 import type { Precision } from '../gpu/device.ts';
 import type { MGFConfig, Scale, TrainConfig } from '../mgf/config.ts';
-import type { Alarm, HealthOptions, SkippedStep } from '../mgf/health.ts';
+import type { Alarm, SkippedStep } from '../mgf/health.ts';
 import type { StepMetrics } from '../mgf/pretrainer.ts';
 import type { Rivals } from '../mgf/rivals.ts';
 import type { LogRecord } from './logs.ts';
@@ -30,9 +30,9 @@ import type {
 /** Updates between looks at the effective rank, and the rows it is computed from. */
 const RANK_EVERY = 100;
 const RANK_ROWS = 1024;
-/** So many steps in a row without a finite gradient will not mend themselves. */
+/** The run stops after this many steps in a row without a finite gradient. */
 const GIVE_UP = 50;
-/** Steps that the rate shown is averaged over. */
+/** The rate that is shown is the mean over this many steps. */
 const RATE_STEPS = 20;
 /** Shown together by TensorBoard. */
 const LOSSES = new Set<string>(['total', ...SCALES]);
@@ -46,7 +46,7 @@ interface Issued {
   metrics: Promise<StepMetrics>;
 }
 
-/** A scale's loss, or that of one that was brought. */
+/** The loss of a scale, or an extra loss of that name. */
 const valueOf = (
   values: Pick<StepMetrics, Scale> & { extra?: Readonly<Record<string, number>> },
   name: string,
@@ -59,7 +59,6 @@ export class Sitting {
   readonly #store: CheckpointStore;
   readonly #meters = new Meters();
   readonly #health: HealthMonitor;
-  readonly #healthOptions: HealthOptions;
   /** With precision f16. */
   readonly #scaler: LossScaler | undefined;
   readonly #alarms: Alarm[] = [];
@@ -95,14 +94,13 @@ export class Sitting {
     this.#options = options;
     this.#hooks = options.hooks ?? {};
     this.#store = new CheckpointStore(out, { keepLast: train.keep_last });
-    this.#healthOptions = {
+    this.#health = new HealthMonitor({
       config: mgf,
       utterancesPerBatch: train.utterances_per_batch,
       // A run by the clock finds out when its warm-up ends.
       warmupSteps: train.minutes === null ? Math.round(train.warmup * train.steps) : Infinity,
       skippedSteps: resume?.loop?.skippedSteps ?? 0,
-    };
-    this.#health = new HealthMonitor(this.#healthOptions);
+    });
     this.#step = resume?.state.step ?? 0;
     this.#audioSeconds = resume?.state.audioSeconds ?? 0;
     this.#elapsedBefore = resume?.state.elapsedSeconds ?? 0;
@@ -130,7 +128,8 @@ export class Sitting {
     } = this.#options;
     const { model, data } = this;
     try {
-      this.#rivals = this.#healthOptions.rivals = await this.#findRivals();
+      this.#rivals = await this.#findRivals();
+      this.#health.compareWith(this.#rivals);
       this.#hooks.onStart?.({
         adapter: gpu.profile.name,
         parameters: model.info.parameters,
@@ -234,8 +233,7 @@ export class Sitting {
     const progress = runProgress(train, step, this.#elapsed);
     const rate =
       minutes === null ? learningRate(step, steps, peak, warmup) : progressRate(progress, peak, warmup);
-    if (minutes !== null && progress >= warmup)
-      this.#healthOptions.warmupSteps = Math.min(this.#healthOptions.warmupSteps, step);
+    if (minutes !== null && progress >= warmup) this.#health.endWarmup(step);
     const lossScale = this.#scaler?.at(step) ?? 1;
     const metrics = this.model.step(batches, { step, learningRate: rate, lossScale });
     // Whoever awaits it sees the failure; a step that is never awaited, because the one before failed, must
