@@ -71,7 +71,8 @@ export type { BatchOptions, BatchShape, BatchStats, SamplerState } from './audio
 export type { ScanReport, SkippedClip, SkipKind } from './audio/clips.ts';
 
 // Training.
-export { pretrain, readResumePoint } from './pretrain/loop.ts';
+export { pretrain } from './pretrain/loop.ts';
+export { readResumePoint } from './pretrain/run-files.ts';
 export type {
   DataSummary,
   PretrainHooks,

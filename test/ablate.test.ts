@@ -25,7 +25,7 @@ import {
 import { ablationPlot } from '../src/report/plots/differences.ts';
 import { labelledScorer } from '../src/tasks/ablation/score.ts';
 import { ablationMarkdown, compareRows, isClear } from '../src/tasks/ablation/table.ts';
-import { readResumePoint } from '../src/pretrain/loop.ts';
+import { readResumePoint } from '../src/pretrain/run-files.ts';
 import { readJsonl } from '../src/pretrain/logs.ts';
 import type { AblationRow } from '../src/tasks/task.ts';
 import { wav } from './audio-wav.ts';

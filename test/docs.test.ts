@@ -10,7 +10,7 @@ import * as assert from 'uvu/assert';
 import { builders } from '../src/conformance/run.ts';
 import { elements } from '../src/graph/shape.ts';
 import { MGF_DEFAULTS, SCALES, TRAIN_DEFAULTS } from '../src/mgf/config.ts';
-import { MGF_FIELDS, TRAIN_FIELDS } from '../src/mgf/parse-config.ts';
+import { MGF_FIELDS, TRAIN_FIELDS } from '../src/mgf/config-schema.ts';
 import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../src/mgf/presets.ts';
 import { mgfParameters } from '../src/mgf/weights.ts';
 import { wav } from './audio-wav.ts';

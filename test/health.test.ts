@@ -113,6 +113,18 @@ test('a loss that stays above its rival is told once it is late, or at the end o
   assert.equal(compared().conclude(60), [], 'nothing was seen');
 });
 
+test('rivals and the end of the warm-up may be told after the start', () => {
+  const options = { config: tiny, utterancesPerBatch: 8, warmupSteps: Infinity };
+  const bad = sampleAt(() => 0.75);
+  const monitor = new HealthMonitor(options);
+  monitor.compareWith({ sample: 0.69 });
+  assert.equal(run(monitor, 1000, bad), [], 'the warm-up has not ended');
+  monitor.endWarmup(100);
+  monitor.endWarmup(900);
+  assert.equal(run(monitor, 1000, bad), ['sample-above-rival@599'], 'the first end counts');
+  assert.equal(options.warmupSteps, Infinity, "the caller's options stay");
+});
+
 test(
   'a loss under its rival, one that came under it, one without a rival and the steps of the warm-up ' +
     'raise nothing',

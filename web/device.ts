@@ -52,7 +52,8 @@ export class DeviceHost {
     const { profile } = gpu;
     this.#show(
       'ready',
-      `${profile.name}${profile.kind === 'cpu' ? ', in software: everything below works, but takes its time' : ''}`,
+      profile.name +
+        (profile.kind === 'cpu' ? ', in software: everything below works, but takes its time' : ''),
     );
     void gpu.lost.then((error) => this.#lose(gpu, error));
     for (const resolve of this.#waiting.splice(0)) resolve(gpu);

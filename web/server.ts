@@ -34,7 +34,7 @@ async function answer(root: string, request: IncomingMessage, response: ServerRe
   else await pipeline(createReadStream(file), response).catch(() => response.destroy());
 }
 
-/** The file that an address means, null where it means none: no URL, a broken escape, a path out of `root`. */
+/** The file of an address; null if the address is no URL, has a broken escape or leaves `root`. */
 function fileOf(root: string, address: string): string | null {
   try {
     const path = decodeURIComponent(new URL(address, 'http://localhost').pathname);

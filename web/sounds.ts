@@ -42,7 +42,8 @@ export function soundsSection(clips: Clips): void {
       status.fail(
         new MGFError(
           'audio',
-          `${failures.map(sentence).join(' ')}${added > 0 ? ` The other ${added === 1 ? 'file is' : `${added} files are`} there.` : ''}`,
+          failures.map(sentence).join(' ') +
+            (added > 0 ? ` The other ${added === 1 ? 'file is' : `${added} files are`} there.` : ''),
         ),
       );
     else status.say(added === 1 ? `${files[0]!.name} is there.` : `${added} files are there.`);

@@ -12,7 +12,8 @@ import { wav2vec2Names } from '../mgf/encoder.ts';
 import { parseRunConfig, PRESET_NAMES, presetRunConfig } from '../mgf/presets.ts';
 import { formatDuration, ProgressReporter } from '../pretrain/logs.ts';
 import { rivalName } from '../mgf/rivals.ts';
-import { checkRunFolder, pretrain, readResumePoint } from '../pretrain/loop.ts';
+import { checkRunFolder, readResumePoint } from '../pretrain/run-files.ts';
+import { pretrain } from '../pretrain/loop.ts';
 import {
   adapterOption,
   collect,

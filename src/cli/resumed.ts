@@ -7,7 +7,7 @@ import { MGFError } from '../errors.ts';
 import { applySettings, overrideRunConfig } from '../mgf/parse-config.ts';
 import { assertSameConfig } from '../mgf/config-difference.ts';
 import { parseRunFields, presetRunConfig } from '../mgf/presets.ts';
-import { assertResumable } from '../pretrain/loop.ts';
+import { assertResumable } from '../pretrain/run-files.ts';
 import { ioError, programName, shellWord } from './common.ts';
 import { readRunRecord } from './run-record.ts';
 import type { Manifest, ManifestOptions } from '../audio/manifest.ts';

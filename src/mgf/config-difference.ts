@@ -1,6 +1,7 @@
-/** Where two configurations differ: what a resumed run may not change. */
+/** Where two configurations differ. */
 import { MGFError } from '../errors.ts';
-import { isObject, show, type ParseOptions } from './parse-config.ts';
+import { isObject, show } from './parse-config.ts';
+import type { ParseOptions } from './parse-config.ts';
 
 export interface ConfigDifference {
   field: string;

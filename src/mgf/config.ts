@@ -1,9 +1,7 @@
-/** The configuration of network and training: its types and its defaults. How it is read is src/mgf/parse-config.ts. */
 import type { Precision } from '../gpu/device.ts';
 
 /** The four scales of MGF by name. */
 export type Scale = 'sample' | 'frame' | 'phoneme' | 'sentence';
-
 /** The four scales, smallest first. */
 export const SCALES: readonly Scale[] = ['sample', 'frame', 'phoneme', 'sentence'];
 
@@ -94,7 +92,7 @@ export interface MGFConfig {
   attention_dropout: number;
 }
 
-/** How a loss that somebody brings takes part. */
+/** Weight, attachment and start of an extra loss. */
 export interface ExtraLoss {
   weight: number;
   attach: 'z' | number;
@@ -200,4 +198,15 @@ export const TRAIN_DEFAULTS: Readonly<TrainConfig> = {
 export function defaultAttach(layers: number, frontend: MGFConfig['frontend']): Attach {
   const middle = Math.ceil(layers / 2);
   return { frame: frontend === 'mel' ? middle : 'z', phoneme: layers, sentence: middle };
+}
+
+/** Samples that one frame sees. */
+export function receptiveField(config: Pick<MGFConfig, 'conv_kernel' | 'conv_stride'>): number {
+  let field = 1;
+  let hop = 1;
+  config.conv_kernel.forEach((k, i) => {
+    field += (k - 1) * hop;
+    hop *= config.conv_stride[i]!;
+  });
+  return field;
 }

@@ -54,7 +54,7 @@ export interface SkippedStep {
 export interface HealthOptions {
   config: Pick<MGFConfig, 'num_negatives' | 'conv_dim' | 'hidden_size' | 'loss_weights' | 'objectives'>;
   utterancesPerBatch: number;
-  /** Steps of warm-up; collapse and rank are judged after it. */
+  /** Steps of warm-up; collapse and rank are judged after it. Infinity: until `endWarmup`. */
   warmupSteps: number;
   /** What each loss is compared with after the warm-up (`measureRivals`); without them none is. */
   rivals?: Rivals | undefined;
@@ -77,14 +77,14 @@ const STREAK = 10;
 const LEAK_ACCURACY = 0.98;
 const RANK_PART = 0.1;
 /**
- * Two crops share their recording's channel: a loss under this part of chance within so few steps has learned
- * that, not the speech.
+ * Two crops share their recording's channel. A loss that falls below `part` of chance within the first `steps`
+ * steps has learned the channel, not the speech.
  */
 const SHORTCUT = { part: 0.05, steps: 500 };
 
 /**
- * A loss is compared with its rival by the mean over so many steps: from so many after the warm-up on, or at
- * the run's end where there are so few at least.
+ * The mean of a loss over the last `steps` steps is compared with its rival. The comparison starts `patience`
+ * steps after the warm-up; a run that ends earlier is compared at its end if it has `fewest` steps.
  */
 const RIVAL = { steps: 100, patience: 500, fewest: 10 };
 
@@ -119,7 +119,9 @@ export class HealthMonitor {
   /** Steps that were left out, in all and since the last one that was not. */
   skippedSteps: number;
   skippedInARow = 0;
-  readonly #options: HealthOptions;
+  readonly #options: Pick<HealthOptions, 'config' | 'utterancesPerBatch'>;
+  #warmupSteps: number;
+  #rivals: Rivals;
   #collapsed = 0;
   #leaking = 0;
   #shortcut = 0;
@@ -127,8 +129,24 @@ export class HealthMonitor {
 
   constructor(options: HealthOptions) {
     checkOptions('HealthMonitor', options, OPTIONS);
-    this.#options = options;
-    this.skippedSteps = options.skippedSteps ?? 0;
+    const { config, utterancesPerBatch, warmupSteps, rivals = {}, skippedSteps = 0 } = options;
+    this.#options = { config, utterancesPerBatch };
+    this.#warmupSteps = warmupSteps;
+    this.#rivals = rivals;
+    this.skippedSteps = skippedSteps;
+  }
+
+  /** From now on each loss is compared with its rival in `rivals`. */
+  compareWith(rivals: Rivals): void {
+    this.#rivals = rivals;
+  }
+
+  /**
+   * The warm-up ends at `step`, unless it has ended before. A run by the clock does not know that step when
+   * it starts.
+   */
+  endWarmup(step: number): void {
+    this.#warmupSteps = Math.min(this.#warmupSteps, step);
   }
 
   /** Takes one step in; returns the alarms that it raises, mostly none. */
@@ -196,8 +214,8 @@ export class HealthMonitor {
   }
 
   #compare({ step, losses }: StepHealth): void {
-    const { rivals = {}, warmupSteps } = this.#options;
-    if (step < warmupSteps) return;
+    const rivals = this.#rivals;
+    if (step < this.#warmupSteps) return;
     for (const scale of SCALES) {
       const loss = losses[scale];
       if (rivals[scale] === undefined || loss === undefined || !Number.isFinite(loss)) continue;
@@ -211,8 +229,8 @@ export class HealthMonitor {
   }
 
   #judge(scale: Scale, step: number, recent: readonly number[]): void {
-    const { rivals, config } = this.#options;
-    const rival = rivals![scale]!;
+    const { config } = this.#options;
+    const rival = this.#rivals[scale]!;
     const mean = recent.reduce((sum, x) => sum + x, 0) / recent.length;
     if (!(mean > rival)) return;
     const over = `the last ${recent.length} steps`;
@@ -244,11 +262,11 @@ export class HealthMonitor {
   }
 
   #collapse({ step, losses, gradNorm }: StepHealth): void {
-    const { config, warmupSteps } = this.#options;
+    const { config } = this.#options;
     const chance = Math.log(config.num_negatives + 1);
     const stuck =
       config.objectives.phoneme === 'info_nce' &&
-      step >= warmupSteps &&
+      step >= this.#warmupSteps &&
       losses['phoneme'] !== undefined &&
       Math.abs(losses['phoneme'] - chance) < COLLAPSE.distance;
     // The other scales have gradients of their own, so that the norm vanishes only where the phoneme scale is
@@ -279,7 +297,7 @@ export class HealthMonitor {
   }
 
   #rank({ step, effectiveRank: ranks }: StepHealth): void {
-    if (ranks === undefined || step < this.#options.warmupSteps) return;
+    if (ranks === undefined || step < this.#warmupSteps) return;
     const { conv_dim, hidden_size } = this.#options.config;
     const check = (kind: AlarmKind, what: string, rank: number | undefined, width: number) => {
       if (rank === undefined || !(rank < RANK_PART * width)) return;

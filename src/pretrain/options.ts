@@ -1,18 +1,17 @@
-/** What pre-training is given, what it tells on its way, and what it returns. */
-import type { Pretrainer } from '../mgf/pretrainer.ts';
+/** What `pretrain` is given, what it reports and what it returns. */
 import type { Loader, LoaderOptions } from '../audio/loader.ts';
 import type { Skipped, Utterance } from '../audio/manifest.ts';
 import type { Gpu, Precision } from '../gpu/device.ts';
 import type { RunConfig } from '../mgf/config.ts';
 import type { TrainingLoss } from '../mgf/extra-losses.ts';
-import type { PretrainerOptions } from '../mgf/pretrainer.ts';
+import type { Alarm } from '../mgf/health.ts';
+import type { Pretrainer, PretrainerOptions } from '../mgf/pretrainer.ts';
+import type { Rivals } from '../mgf/rivals.ts';
+import type { LossScaleState } from '../optim/loss-scale.ts';
 import type { HostTensor } from '../plan/parameters.ts';
 import type { TrainingState } from './checkpoint.ts';
-import type { Alarm } from '../mgf/health.ts';
 import type { ProgressState } from './logs.ts';
-import type { LossScaleState } from '../optim/loss-scale.ts';
 import type { MeterState } from './meters.ts';
-import type { Rivals } from '../mgf/rivals.ts';
 
 /** What the loop needs of a `Pretrainer`. */
 export type TrainableModel = Pick<
@@ -134,6 +133,7 @@ export interface ResumePoint {
   loop: LoopState | undefined;
 }
 
+/** What a checkpoint says of the loop beside weights and moments. */
 export interface LoopState {
   name?: string;
   meters: MeterState;

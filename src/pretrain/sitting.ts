@@ -1,42 +1,39 @@
-/** One sitting of a run: its steps, its checkpoints, its log, from start or resume to end or interruption. */
+/** One run of the training loop: batches, steps in flight, logs, alarms, checkpoints. */
 import { dirname, join, resolve } from 'node:path';
 import { MGFError } from '../errors.ts';
-import { hasAccuracy } from '../mgf/pretraining.ts';
-import { CheckpointStore, encodeState } from './checkpoint.ts';
+import { SCALES } from '../mgf/config.ts';
 import { effectiveRank, HealthMonitor } from '../mgf/health.ts';
-import { JsonlLog, TensorBoardWriter } from './logs.ts';
-import { LossScaler } from '../optim/loss-scale.ts';
-import { Meters, startedLosses } from './meters.ts';
+import { hasAccuracy } from '../mgf/pretraining.ts';
 import { measureRivals, rivalBatches } from '../mgf/rivals.ts';
+import { LossScaler } from '../optim/loss-scale.ts';
 import { learningRate, progressRate, runProgress } from '../optim/schedule.ts';
+import { CheckpointStore, encodeState } from './checkpoint.ts';
+import { JsonlLog, TensorBoardWriter } from './logs.ts';
+import { Meters, startedLosses } from './meters.ts';
 import type { Loader } from '../audio/loader.ts';
 import type { Batch } from '../audio/source.ts';
 import type { Precision } from '../gpu/device.ts';
-import { SCALES, type MGFConfig, type Scale, type TrainConfig } from '../mgf/config.ts';
+import type { MGFConfig, Scale, TrainConfig } from '../mgf/config.ts';
+import type { Alarm, SkippedStep } from '../mgf/health.ts';
 import type { StepMetrics } from '../mgf/pretrainer.ts';
-import type { Alarm, HealthOptions, SkippedStep } from '../mgf/health.ts';
-import type { LogRecord } from './logs.ts';
 import type { Rivals } from '../mgf/rivals.ts';
+import type { LogRecord } from './logs.ts';
 import type {
-  TrainableModel,
   DataSummary,
+  LoopState,
   PretrainHooks,
   PretrainOptions,
   PretrainResult,
-  LoopState,
+  TrainableModel,
 } from './options.ts';
 
 /** Updates between looks at the effective rank, and the rows it is computed from. */
 const RANK_EVERY = 100;
-
 const RANK_ROWS = 1024;
-
-/** So many steps in a row without a finite gradient will not mend themselves. */
+/** The run stops after this many steps in a row without a finite gradient. */
 const GIVE_UP = 50;
-
-/** Steps that the rate shown is averaged over. */
+/** The rate that is shown is the mean over this many steps. */
 const RATE_STEPS = 20;
-
 /** Shown together by TensorBoard. */
 const LOSSES = new Set<string>(['total', ...SCALES]);
 
@@ -49,20 +46,19 @@ interface Issued {
   metrics: Promise<StepMetrics>;
 }
 
-/** A scale's loss, or that of one that was brought. */
+/** The loss of a scale, or an extra loss of that name. */
 const valueOf = (
   values: Pick<StepMetrics, Scale> & { extra?: Readonly<Record<string, number>> },
   name: string,
 ): number => values.extra?.[name] ?? values[name as Scale];
 
-/** One run from its start or its resume to its end or its interruption. */
+/** One run of the process: from the start or a resume to the end or an interruption. */
 export class Sitting {
   readonly #options: PretrainOptions;
   readonly #hooks: PretrainHooks;
   readonly #store: CheckpointStore;
   readonly #meters = new Meters();
   readonly #health: HealthMonitor;
-  readonly #healthOptions: HealthOptions;
   /** With precision f16. */
   readonly #scaler: LossScaler | undefined;
   readonly #alarms: Alarm[] = [];
@@ -98,14 +94,13 @@ export class Sitting {
     this.#options = options;
     this.#hooks = options.hooks ?? {};
     this.#store = new CheckpointStore(out, { keepLast: train.keep_last });
-    this.#healthOptions = {
+    this.#health = new HealthMonitor({
       config: mgf,
       utterancesPerBatch: train.utterances_per_batch,
       // A run by the clock finds out when its warm-up ends.
       warmupSteps: train.minutes === null ? Math.round(train.warmup * train.steps) : Infinity,
       skippedSteps: resume?.loop?.skippedSteps ?? 0,
-    };
-    this.#health = new HealthMonitor(this.#healthOptions);
+    });
     this.#step = resume?.state.step ?? 0;
     this.#audioSeconds = resume?.state.audioSeconds ?? 0;
     this.#elapsedBefore = resume?.state.elapsedSeconds ?? 0;
@@ -133,7 +128,8 @@ export class Sitting {
     } = this.#options;
     const { model, data } = this;
     try {
-      this.#rivals = this.#healthOptions.rivals = await this.#findRivals();
+      this.#rivals = await this.#findRivals();
+      this.#health.compareWith(this.#rivals);
       this.#hooks.onStart?.({
         adapter: gpu.profile.name,
         parameters: model.info.parameters,
@@ -237,8 +233,7 @@ export class Sitting {
     const progress = runProgress(train, step, this.#elapsed);
     const rate =
       minutes === null ? learningRate(step, steps, peak, warmup) : progressRate(progress, peak, warmup);
-    if (minutes !== null && progress >= warmup)
-      this.#healthOptions.warmupSteps = Math.min(this.#healthOptions.warmupSteps, step);
+    if (minutes !== null && progress >= warmup) this.#health.endWarmup(step);
     const lossScale = this.#scaler?.at(step) ?? 1;
     const metrics = this.model.step(batches, { step, learningRate: rate, lossScale });
     // Whoever awaits it sees the failure; a step that is never awaited, because the one before failed, must
