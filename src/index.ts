@@ -41,7 +41,7 @@ export { grad, vectorJacobianProduct } from './ops/grad.ts';
 // One op, one record: shape rule, forward, backward, cost. The built-in ops have no other means than these.
 export { defineOp } from './launch/op.ts';
 export { kernel, scalar } from './launch/dispatch.ts';
-export type { Attrs, Cost } from './graph/op.ts';
+export type { Attrs, Cost, OpRule } from './graph/op.ts';
 export type { BackwardContext, ForwardContext, Op } from './launch/op.ts';
 export type {
   Dispatch,

@@ -103,7 +103,8 @@ class Failing {
           const destroy = resource.destroy.bind(resource);
           resource.destroy = () => {
             this.alive.delete(resource);
-            return destroy();
+            destroy();
+            return undefined;
           };
           this.alive.add(resource);
           return resource;

@@ -112,10 +112,6 @@ function digest(items: readonly Utterance[]): string {
   return (hash >>> 0).toString(16).padStart(8, '0');
 }
 
-/**
- * Batches from recordings, each a function of the recordings, the seed and the step alone. It decodes in the
- * thread that calls it; `createLoader` does so in another.
- */
 /** Options of `BatchSource.open` by kind. */
 export const BATCH_OPTIONS: Rules<BatchOptions> = {
   items: 'a list',
@@ -128,6 +124,10 @@ export const BATCH_OPTIONS: Rules<BatchOptions> = {
   cacheBytes: 'a number?',
 };
 
+/**
+ * Batches from recordings, each a function of the recordings, the seed and the step alone. It decodes in the
+ * thread that calls it; `createLoader` does so in another.
+ */
 export class BatchSource {
   readonly shape: BatchShape;
   readonly stats: BatchStats = {
