@@ -118,6 +118,24 @@ const common = {
 };
 const node = { ...common, platform: 'node', packages: 'external', outdir: 'dist' };
 
+/** The command line, the library that a user's module imports, and the thread that decodes audio. */
+const programEntries = {
+  mgf: 'src/main.ts',
+  node: 'src/node.ts',
+  'audio-worker': 'src/audio/worker.ts',
+};
+
+/** Options that bundle the command line by itself, for the dev loop. */
+export const programBundle = { ...node, splitting: true, entryPoints: programEntries };
+
+/** Options that bundle test files; the name of the package leads to the sources. */
+export const testBundle = (files, outdir) => ({
+  ...node,
+  entryPoints: files.map((file) => `test/${file}`),
+  outdir,
+  alias: { 'mgf-webgpu': './src/node.ts' },
+});
+
 /** For browsers: small kernels, and nothing that only Node has. */
 const browser = {
   ...common,
@@ -163,7 +181,10 @@ async function buildTypes() {
   const used = new Set();
   for (const file of files.filter((f) => f.endsWith('.d.ts'))) {
     const path = join(folder, 'src', file);
-    const text = (await readFile(path, 'utf8')).replace(/((?:from |import\()['"]\.[^'"]*)\.ts(['"])/g, '$1.js$2');
+    const text = (await readFile(path, 'utf8')).replace(
+      /((?:from |import\()['"]\.[^'"]*)\.ts(['"])/g,
+      '$1.js$2',
+    );
     const names = webgpuTypesOf(text);
     const here = relative(dirname(path), join(folder, 'src/webgpu.js'));
     const specifier = here.startsWith('.') ? here : `./${here}`;
@@ -203,9 +224,7 @@ async function main() {
   await build({
     ...node,
     entryPoints: {
-      mgf: 'src/main.ts',
-      node: 'src/node.ts',
-      'audio-worker': 'src/audio/worker.ts',
+      ...programEntries,
       'bench/overfit': 'bench/overfit.ts',
       'bench/long-stream': 'bench/long-stream.ts',
       'bench/embedding': 'bench/embedding.ts',
@@ -223,13 +242,7 @@ async function main() {
   if (withWeb) await buildWeb();
   if (withTests) {
     const tests = (await readdir(join(root, 'test'))).filter((f) => f.endsWith('.test.ts'));
-    await build({
-      ...node,
-      entryPoints: tests.map((f) => `test/${f}`),
-      outdir: 'dist/test',
-      splitting: true,
-      alias: { 'mgf-webgpu': './src/node.ts' },
-    });
+    await build({ ...testBundle(tests, 'dist/test'), splitting: true });
     await build({
       ...node,
       entryPoints: ['test/runtimes/run.ts', 'test/runtimes/packed.ts'],

@@ -21,6 +21,7 @@ const mgf = join(dist, 'mgf.js');
 const root = join(dist, '..');
 const pages = [
   'README.md',
+  'CONTRIBUTING.md',
   'THIRD_PARTY.md',
   'kernels/README.md',
   ...(await readdir(join(root, 'docs')))
@@ -230,6 +231,23 @@ test('docs/cli.md tells of every command and every option', async () => {
 test('configurations in the documents are accepted', () => {
   for (const block of blocks.filter((b) => b.language === 'json'))
     parseRunConfig(block.code, { origin: where(block), preset: 'tiny' });
+});
+
+test('the README is short: under 200 lines, and its samples have at most 20', () => {
+  assert.ok(text.get('README.md')!.split('\n').length < 200);
+  const samples = blocks.filter((b) => b.page === 'README.md' && b.language === 'ts');
+  assert.is(samples.length, 3);
+  assert.equal(samples.filter((b) => b.code.split('\n').length > 20).map(where), []);
+});
+
+test('the index names every document', () => {
+  const linked = [...text.get('docs/README.md')!.matchAll(/^\| \[[^\]]+\]\(([^)]+)\)/gm)].map((m) => m[1]!);
+  const listed = linked.map((link) => join('docs', link));
+  const unlisted = pages.filter((page) => !['README.md', 'docs/README.md'].includes(page));
+  assert.equal(
+    unlisted.filter((page) => !listed.includes(page)),
+    [],
+  );
 });
 
 test('links between the documents lead somewhere', () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -79,6 +79,20 @@ test('the document of the house quotes the table', () => {
     quoted,
     rooms.map(({ room, holds }) => [room, holds]),
   );
+});
+
+test('the workflow for forks calls what a person calls', () => {
+  const workflow = readFileSync(join(root, '.github/workflows/ci.yml'), 'utf8');
+  const scripts = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object };
+  assert.match(workflow, 'bash .ci/run');
+  for (const [, name] of workflow.matchAll(/npm run (\S+)/g)) assert.ok(name! in scripts.scripts, name);
+  const tests = readdirSync(join(root, 'test'));
+  for (const [, filter] of workflow.matchAll(/--filter (\S+)/g)) {
+    assert.ok(
+      tests.some((file) => file.includes(filter!)),
+      filter,
+    );
+  }
 });
 
 test.run();
