@@ -85,7 +85,8 @@ test('the workflow for forks calls what a person calls', () => {
   const workflow = readFileSync(join(root, '.github/workflows/ci.yml'), 'utf8');
   const scripts = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object };
   assert.match(workflow, 'bash .ci/run');
-  for (const [, name] of workflow.matchAll(/npm run (\S+)/g)) assert.ok(name! in scripts.scripts, name);
+  for (const [, name] of workflow.matchAll(/npm run (\S+)/g))
+    assert.ok(Object.hasOwn(scripts.scripts, name!), name);
   const tests = readdirSync(join(root, 'test'));
   for (const [, filter] of workflow.matchAll(/--filter (\S+)/g)) {
     assert.ok(
