@@ -71,6 +71,7 @@ const COMMANDS = [
   'pretrain',
   'embed',
   'export',
+  'align',
   'probe',
   'finetune',
   'predict',
