@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /**
- * The command line: `mgf pretrain | embed | export | probe | finetune | predict | report | ablate | gradcheck
- * | kernel | inspect | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2 wrong
- * usage, 130 interrupted.
+ * The command line: `mgf pretrain | embed | export | align | probe | finetune | predict | report | ablate |
+ * gradcheck | kernel | inspect | info | conformance | quickstart | bench`. Exit status: 0 done, 1 failed, 2
+ * wrong usage, 130 interrupted.
  */
 import { Command, CommanderError } from 'commander';
 import { MGFError } from './errors.ts';
 import { adapterOption, jsonOption, print, programVersion, withGpu } from './cli/common.ts';
 import { ablateCommand } from './cli/ablate.ts';
+import { alignCommand } from './cli/align.ts';
 import { benchCommand } from '../bench/command/bench.ts';
 import { conformanceCommand } from './cli/conformance.ts';
 import { embedCommand } from './cli/embed.ts';
@@ -64,6 +65,7 @@ function program(): Command {
     pretrainCommand(programVersion()),
     embedCommand(),
     exportCommand(),
+    alignCommand(),
     probeCommand(),
     finetuneCommand(),
     predictCommand(),

@@ -92,6 +92,7 @@ test('every command has help with examples', async () => {
       'pretrain',
       'embed',
       'export',
+      'align',
       'probe',
       'finetune',
       'predict',

@@ -73,6 +73,7 @@ const COMMANDS = [
   'pretrain',
   'embed',
   'export',
+  'align',
   'probe',
   'finetune',
   'predict',

@@ -35,6 +35,21 @@ export function frameCount(samples: number): number {
 }
 
 /**
+ * The samples that a run of frames stands for, of a clip of `frames` frames and `samples` samples: frame t
+ * sees [320 t, 320 t + 400), and stands for the 320 around its centre; the first and the last reach to the
+ * ends of the clip. `end` is the frame after the run.
+ */
+export function samplesOfFrames(
+  start: number,
+  end: number,
+  frames: number,
+  samples: number,
+): { start: number; end: number } {
+  const edge = (RECEPTIVE_FIELD - HOP) / 2;
+  return { start: start === 0 ? 0 : HOP * start + edge, end: end === frames ? samples : HOP * end + edge };
+}
+
+/**
  * Span masking [wav2vec 2.0]: about `probability * T / length` spans of `length` frames; overlaps leave about
  * half the frames masked for 0.65 and 10.
  */

@@ -80,6 +80,18 @@ function gatherFloats(
       out[at] = (data[i]! - mean[d]!) * scale[d]!;
 }
 
+/** Reads a row of a matrix into an array of its width. */
+export function rowReader({ data, width }: FeatureMatrix): (row: number, out: Float64Array) => void {
+  // Two functions for the two kinds of number, as in `gather`.
+  if (data instanceof Uint16Array)
+    return (row, out) => {
+      for (let d = 0, i = row * width; d < width; d++, i++) out[d] = HALF[data[i]!]!;
+    };
+  return (row, out) => {
+    for (let d = 0, i = row * width; d < width; d++, i++) out[d] = data[i]!;
+  };
+}
+
 /** All rows of a matrix, standardised: [rows, width]. */
 export function standardised(matrix: FeatureMatrix, standard: Standard): Float32Array {
   const out = new Float32Array(matrix.data.length);

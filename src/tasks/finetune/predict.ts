@@ -1,6 +1,6 @@
 /** A network with a head, in use: recordings in, phones, voices, words or moods out. Safe in a browser. */
 import { refuseBad } from '../../audio/samples.ts';
-import { HOP, RECEPTIVE_FIELD } from '../../audio/sampling.ts';
+import { RECEPTIVE_FIELD, samplesOfFrames } from '../../audio/sampling.ts';
 import { checkArguments, checkFields, checkOptions, CONFIG, GPU } from '../../check.ts';
 import { MGFError } from '../../errors.ts';
 import { atPrecision } from '../../gpu/adapter.ts';
@@ -258,20 +258,11 @@ export function decodePhones(clip: ClipLogits, samples: number): Phone[] {
   for (let t = 0; t < frames;) {
     let end = t + 1;
     while (end < frames && best[end] === best[t]) end++;
-    phones.push({
-      label: best[t]!,
-      start: t === 0 ? 0 : HOP * t + EDGE,
-      end: end === frames ? samples : HOP * end + EDGE,
-    });
+    phones.push({ label: best[t]!, ...samplesOfFrames(t, end, frames, samples) });
     t = end;
   }
   return phones;
 }
-
-/**
- * Samples between frames, and from the start of a frame's window to the start of the hop around its centre.
- */
-const EDGE = (RECEPTIVE_FIELD - HOP) / 2;
 
 /** Softmax of the logits of a clip, [C]. */
 export function classProbabilities(clip: ClipLogits): Float32Array {
